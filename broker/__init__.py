@@ -1,0 +1,1 @@
+"""Takes work in and keeps the truth about it."""

@@ -1,0 +1,1 @@
+"""Rows, keys and blobs: everything that outlives a request."""

@@ -1,0 +1,1 @@
+"""Decides, purely: no I/O, no clock, no SDK."""

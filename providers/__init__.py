@@ -1,0 +1,1 @@
+"""Speaks to models; knows nothing of jobs."""

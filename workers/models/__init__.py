@@ -1,0 +1,1 @@
+"""In-house models, one file each."""
