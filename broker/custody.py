@@ -1,0 +1,91 @@
+"""The vocabulary of custody: which copies exist, who holds them, and how one is known to be gone."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+
+class Domain(StrEnum):
+    """Whose hands a copy is in."""
+
+    OURS = "ours"
+    PROVIDER = "provider"
+
+
+class What(StrEnum):
+    """What the copy is of."""
+
+    UPLOAD = "upload"
+    PARAMETERS = "parameters"
+    OUTPUT = "output"
+
+
+class Holder(StrEnum):
+    """What kind of place holds the copy."""
+
+    BLOB = "blob"  # ciphertext in the blob store; ref = blob name
+    KEY = "key"  # what opens the blob; ref = key id, hex
+    PROCESS = "process"  # plaintext or key in a process of ours; ref = process id
+    PROVIDER = "provider"  # a third party; ref = attempt id
+
+
+class Evidence(StrEnum):
+    """How it is known that a copy is gone; no other words are used."""
+
+    SHREDDED = "shredded"  # key: SHRED answered, HAS = no on another connection
+    ABSENT = "absent"  # blob: deleted, and seen absent
+    UNREADABLE = "unreadable"  # blob store silent, key gone
+    PROCESS_EXITED = "process_exited"  # the process that held it has exited
+    OVERWRITTEN = "overwritten"  # buffers zeroed, freed heap perturbed
+    LEASE_ENDED = "lease_ended"  # its holder was killed by its guard before its lease ended
+    DELETED_BY_API = "deleted_by_api"  # a provider says that it deleted
+    EXPIRES_BY = "expires_by"  # a provider's documented time
+    KEPT_BY_TERMS = "kept_by_terms"  # a provider keeps it by its terms
+    PURGE_PENDING = "purge_pending"  # a provider did not answer yet
+    UNKNOWN = "unknown"  # nothing is known
+
+
+PROVIDER_EVIDENCE = frozenset(
+    {
+        Evidence.DELETED_BY_API,
+        Evidence.EXPIRES_BY,
+        Evidence.KEPT_BY_TERMS,
+        Evidence.PURGE_PENDING,
+        Evidence.UNKNOWN,
+    }
+)
+OUR_EVIDENCE = frozenset(Evidence) - PROVIDER_EVIDENCE
+
+
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `custody`: a copy that exists, or existed."""
+
+    id: int
+    job_id: UUID
+    domain: Domain
+    holder: Holder
+    what: What
+    ref: str
+    detail: str
+    """For a key: keyholder and incarnation (`name/hex`). For a process: its role."""
+    fence: int
+    opened_at: datetime
+    closed_at: datetime | None
+    evidence: Evidence | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the copy may still exist."""
+        return self.closed_at is None
+
+
+class NewCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy that is about to be made; its row comes first."""
+
+    holder: Holder
+    what: What
+    ref: str
+    detail: str = ""
+    domain: Domain = Domain.OURS

@@ -1,0 +1,101 @@
+"""The vocabulary of jobs: their states, which state may follow which, and the row as a struct."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+
+class JobState(StrEnum):
+    """Where a job stands; docs/lifecycle.md draws it."""
+
+    RECEIVING = "receiving"  # row and custody are committed, the body is still coming in
+    QUEUED = "queued"  # the upload is whole and encrypted; nobody has claimed the job
+    RUNNING = "running"  # one worker holds the lease and has opened the upload, or is about to
+    SETTLING = "settling"  # the outcome is decided; copies are being destroyed
+    SUCCEEDED = "succeeded"  # outputs are there, the upload is gone
+    FAILED = "failed"  # no outputs, the upload is gone
+    CANCELED = "canceled"  # the user ended it, the upload is gone
+    EXPIRED = "expired"  # its deadline passed, the upload is gone
+
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.RECEIVING: frozenset({JobState.RECEIVING, JobState.QUEUED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SETTLING}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SETTLING}),
+    JobState.SETTLING: frozenset(
+        {JobState.SETTLING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.EXPIRED}
+    ),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELED: frozenset(),
+    JobState.EXPIRED: frozenset(),
+}
+
+FINAL_STATES = frozenset(state for state, following in TRANSITIONS.items() if not following)
+LIVE_STATES = frozenset(JobState) - FINAL_STATES
+
+
+class Outcome(StrEnum):
+    """What a settling job will be once its copies are gone."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `jobs`; `id` never leaves Lethe, `public_id` is the one its user chose."""
+
+    id: UUID
+    public_id: UUID
+    user_id: str
+    operation: str
+    parameters: dict[str, str | int]
+    media_type: str
+    profile: str
+    pool: str
+    state: JobState
+    outcome: Outcome | None
+    code: str
+    version: int
+    fence: int
+    owner: UUID | None
+    attempts: int
+    crashes: int
+    progress: float
+    open_copies: int
+    upload_bytes: int
+    fingerprint: bytes
+    created_at: datetime
+    queued_at: datetime | None
+    started_at: datetime | None
+    decided_at: datetime | None
+    finalized_at: datetime | None
+    start_by: datetime
+    finish_by: datetime
+    outputs_until: datetime | None
+    finish_within_s: float
+    """Seconds left until `finish_by` when the row was read, by the database's clock."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can change this job any more."""
+        return self.state in FINAL_STATES
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `outputs`: bytes a job made, and where their blob and key are."""
+
+    n: int
+    blob: str
+    key_id: bytes
+    keyholder: str
+    incarnation: bytes
+    media_type: str
+    size_bytes: int
+    width: int
+    height: int
+    destroyed_at: datetime | None

@@ -1,0 +1,152 @@
+"""
+The vocabulary of receipts: the statement, its canonical bytes, and the signed note around it.
+
+Format: C2SP signed-note (https://c2sp.org/signed-note), signature type 0x01 (Ed25519); the text is one line of JSON.
+"""
+
+import base64
+import hashlib
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from broker.custody import Copy
+from broker.jobs import Job
+
+ED25519 = b"\x01"
+TYPE = "lethe/receipt/v1"
+
+
+class ReceiptInvalid(Exception):
+    """The receipt is damaged, or no known key has signed it."""
+
+
+class CopyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One custody row as a receipt states it."""
+
+    domain: str
+    holder: str
+    what: str
+    opened_at: str
+    closed_at: str = ""
+    evidence: str = ""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What is signed: which job, how it ended, and every copy of its upload with how it is known to be gone."""
+
+    type: str
+    job: UUID
+    revision: int
+    operation: str
+    outcome: str
+    code: str
+    profile: str
+    exposure: str
+    received_at: str
+    decided_at: str
+    settled_at: str
+    provider_copies: str
+    copies: tuple[CopyLine, ...]
+
+
+def statement(job: Job, copies: list[Copy], *, exposure: str, settled_at: datetime) -> Receipt:
+    """State a settled job; outputs are not uploads and are left out."""
+    assert job.outcome is not None
+    assert job.decided_at is not None
+    return Receipt(
+        type=TYPE,
+        job=job.public_id,
+        revision=1,
+        operation=job.operation,
+        outcome=job.outcome,
+        code=job.code,
+        profile=job.profile,
+        exposure=exposure,
+        received_at=whole_seconds(job.created_at),
+        decided_at=whole_seconds(job.decided_at),
+        settled_at=whole_seconds(settled_at),
+        provider_copies="none",
+        copies=tuple(_line(copy) for copy in copies if copy.what != "output"),
+    )
+
+
+def whole_seconds(at: datetime) -> str:
+    """Write a time as RFC 3339 in UTC without fractions."""
+    return at.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+def _line(copy: Copy) -> CopyLine:
+    return CopyLine(
+        domain=copy.domain,
+        holder=copy.holder,
+        what=copy.what,
+        opened_at=whole_seconds(copy.opened_at),
+        closed_at=whole_seconds(copy.closed_at) if copy.closed_at else "",
+        evidence=copy.evidence or "",
+    )
+
+
+class Signer:
+    """The Ed25519 key that brokers and workers share, under a name."""
+
+    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+        self._name = name
+        self._key = key
+        public = key.public_key().public_bytes_raw()
+        self._key_id = key_id(name, public)
+        self.vkey = f"{name}+{self._key_id.hex()}+{base64.b64encode(ED25519 + public).decode()}"
+
+    def sign(self, receipt: Receipt) -> str:
+        """Return the receipt as a signed note."""
+        text = canonical(receipt) + "\n"
+        signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
+        return f"{text}\n— {self._name} {signature}\n"
+
+
+def canonical(receipt: Receipt) -> str:
+    """One line of JSON with sorted keys (RFC 8785 for the values used here: strings, small integers, arrays)."""
+    return msgspec.json.encode(receipt, order="sorted").decode()
+
+
+def key_id(name: str, public: bytes) -> bytes:
+    """First four bytes of SHA-256(name ‖ newline ‖ type ‖ key), as signed-note has it."""
+    return hashlib.sha256(name.encode() + b"\n" + ED25519 + public).digest()[:4]
+
+
+def verify(note: str, vkeys: list[str]) -> Receipt:
+    """Return the receipt when one of the keys signed it; raise ReceiptInvalid otherwise."""
+    text, separator, signatures = note.rpartition("\n\n")
+    if not separator or not signatures.endswith("\n"):
+        raise ReceiptInvalid("not a signed note")
+    text += "\n"
+    if not any(_signed_by(text, line, vkey) for line in signatures.splitlines() for vkey in vkeys):
+        raise ReceiptInvalid("no signature by a known key")
+    try:
+        receipt = msgspec.json.decode(text, type=Receipt)
+    except msgspec.DecodeError as exc:
+        raise ReceiptInvalid("signed, but not a receipt") from exc
+    if receipt.type != TYPE:
+        raise ReceiptInvalid("signed, but not a receipt of this version")
+    return receipt
+
+
+def _signed_by(text: str, line: str, vkey: str) -> bool:
+    try:
+        name, key_hex, encoded = vkey.split("+", 2)
+        key = base64.b64decode(encoded, validate=True)
+        dash, signer, signature_text = line.split(" ")
+        signature = base64.b64decode(signature_text, validate=True)
+    except ValueError:
+        return False
+    expected = key_id(name, key[1:])
+    if (dash, signer, key[:1], key_hex, signature[:4]) != ("—", name, ED25519, expected.hex(), expected):
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(key[1:]).verify(signature[4:], text.encode())
+    except (InvalidSignature, ValueError):
+        return False
+    return True

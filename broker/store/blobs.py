@@ -1,0 +1,90 @@
+"""Ciphertext under random names, in a directory or a bucket (obstore); nothing here can be opened without a key."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from broker.errors import BlobStillHeld, BlobsUnavailable
+
+CHUNK_BYTES = 256 * 1024
+TIMEOUT_S = 10.0
+
+
+def new_name() -> str:
+    """Return a name that says nothing: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+class BlobStore:
+    """Puts, reads and destroys blobs; every failure of the store raises BlobsUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        self._directory = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
+        if self._directory is not None:
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._store: ObjectStore = LocalStore(self._directory)
+        else:
+            self._store = from_url(url)
+
+    async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
+        """Write a blob while its ciphertext is made; when `chunks` raises, nothing is left under the name."""
+        async with _mapped():
+            await obstore.put_async(
+                self._store, name, chunks, use_multipart=True, chunk_size=CHUNK_BYTES, max_concurrency=1
+            )
+
+    async def size(self, name: str) -> int | None:
+        """Return a blob's length in bytes, None when it is absent."""
+        async with _mapped(), asyncio.timeout(TIMEOUT_S):
+            try:
+                return (await obstore.head_async(self._store, name))["size"]
+            except FileNotFoundError:
+                return None
+
+    async def read(self, name: str, *, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the ciphertext from `start` to `stop` in chunks."""
+        async with _mapped():
+            if stop is None:
+                result = await obstore.get_async(self._store, name)
+            else:
+                result = await obstore.get_async(self._store, name, options={"range": (start, stop)})
+            async for chunk in result.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+    async def destroy(self, name: str) -> None:
+        """Delete a blob and see that it is absent; raise BlobStillHeld when the store still shows it."""
+        async with _mapped(), asyncio.timeout(TIMEOUT_S):
+            with suppress(FileNotFoundError):  # a directory raises where a bucket does not
+                await obstore.delete_async(self._store, name)
+            self._remove_unfinished(name)
+        if await self.size(name) is not None or self._unfinished(name):
+            raise BlobStillHeld(f"blob {name}")
+
+    async def ping(self) -> None:
+        """Raise BlobsUnavailable when the store does not answer."""
+        await self.size("ping")
+
+    def _unfinished(self, name: str) -> list[Path]:
+        # A writer killed in the middle leaves `name#1`, which the store's own listing hides.
+        return [] if self._directory is None else list(self._directory.glob(f"{name}#*"))
+
+    def _remove_unfinished(self, name: str) -> None:
+        for path in self._unfinished(name):
+            path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _mapped() -> AsyncGenerator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError, TimeoutError) as exc:
+        raise BlobsUnavailable from exc

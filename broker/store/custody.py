@@ -1,0 +1,77 @@
+"""Custody rows in Postgres: opened before a copy is made, closed on evidence."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from broker.custody import Copy, Evidence, NewCopy
+from broker.errors import IllegalTransition
+from broker.jobs import Job, Output
+from broker.store.database import Connection, Database
+from broker.store.files import statements
+from broker.store.jobs import BATCH, GRACE_S
+
+SQL = statements("custody")
+
+
+class CustodyStore:
+    """The rows of `custody` and `outputs`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open(self, job: Job, copies: Sequence[NewCopy]) -> None:
+        """Open rows for copies about to be made; IllegalTransition when the fence is stale."""
+        rows = await self._database.rows(
+            SQL["open"],
+            job.id,
+            job.fence,
+            [c.domain for c in copies],
+            [c.holder for c in copies],
+            [c.what for c in copies],
+            [c.ref for c in copies],
+            [c.detail for c in copies],
+        )
+        if len(rows) != len(copies):
+            raise IllegalTransition(f"open {job.id} at fence {job.fence}")
+
+    async def copies(self, job_id: UUID) -> list[Copy]:
+        """Return every copy of a job, oldest first."""
+        return [_copy(row) for row in await self._database.rows(SQL["copies"], job_id)]
+
+    async def close(self, evidence: Mapping[int, Evidence]) -> None:
+        """Close copies, each on its evidence; idempotent."""
+        await self._database.rows(SQL["close"], list(evidence), [e.value for e in evidence.values()])
+
+    async def close_in(self, connection: Connection, job_id: UUID, evidence: Mapping[int, Evidence]) -> list[Copy]:
+        """Close copies in the transaction of `connection`, and return every copy of the job as it now stands."""
+        await connection.execute(SQL["close"], list(evidence), [e.value for e in evidence.values()])
+        return [_copy(row) for row in await connection.fetch(SQL["copies"], job_id)]
+
+    async def release(self, job: Job, holder: UUID, evidence: Evidence) -> None:
+        """Record that a process has let go of what it held of a job under this fence."""
+        await self._database.rows(SQL["release"], job.id, str(holder), evidence, job.fence)
+
+    async def ended_holders(self, refs: Sequence[str]) -> set[str]:
+        """Return those processes whose lease ended the grace time ago."""
+        rows = await self._database.rows(SQL["ended_holders"], [UUID(ref) for ref in refs], GRACE_S)
+        return {row["ref"] for row in rows}
+
+    async def stray_outputs(self) -> list[UUID]:
+        """Return final jobs with output copies that are past their time."""
+        return [row["job_id"] for row in await self._database.rows(SQL["stray_outputs"], BATCH)]
+
+    async def outputs(self, job_id: UUID) -> list[Output]:
+        """Return the outputs of a job."""
+        rows = await self._database.rows(SQL["outputs"], job_id)
+        return [msgspec.convert(dict(row), Output) for row in rows]
+
+    async def outputs_destroyed(self, job_id: UUID) -> None:
+        """Mark a job's outputs as destroyed."""
+        await self._database.rows(SQL["outputs_destroyed"], job_id)
+
+
+def _copy(row: asyncpg.Record) -> Copy:
+    return msgspec.convert(dict(row), Copy)

@@ -1,0 +1,84 @@
+"""The Postgres pool: runs named statements, and turns a lost server into StoreUnavailable."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+from asyncpg.pool import PoolConnectionProxy
+
+from broker.errors import StoreUnavailable
+
+CONNECT_TIMEOUT_S = 3.0
+COMMAND_TIMEOUT_S = 10.0
+
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+Connection = PoolConnectionProxy[asyncpg.Record]
+
+
+class Database:
+    """One pool per process; every failure to reach the server raises StoreUnavailable."""
+
+    def __init__(self, dsn: str, *, connections: int) -> None:
+        self._pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=connections,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            init=_prepare_connection,
+        )
+
+    async def open(self) -> None:
+        """Make the pool; the first connection is made when it is needed."""
+        await self._pool
+
+    async def aclose(self) -> None:
+        """Close every connection, without waiting for ever."""
+        self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection, None]:
+        """Lend one connection."""
+        try:
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+                yield connection
+        except LOST as exc:
+            raise StoreUnavailable from exc
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Connection, None]:
+        """Lend one connection inside one transaction."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
+        """Run a statement and return its rows."""
+        async with self.connection() as connection:
+            return await connection.fetch(statement, *values)
+
+    async def row(self, statement: str, *values: object) -> asyncpg.Record | None:
+        """Run a statement and return its first row."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(statement, *values)
+
+
+async def _prepare_connection(connection: Any) -> None:
+    await connection.set_type_codec("jsonb", encoder=_encode_json, decoder=msgspec.json.decode, schema="pg_catalog")
+
+
+def _encode_json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,255 @@
+"""Jobs in Postgres: one verb per transition, each one guarded statement with the fence in its WHERE."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from broker.custody import NewCopy
+from broker.errors import IllegalTransition
+from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
+from broker.store.database import Database
+from broker.store.files import statements
+
+SQL = statements("jobs")
+SETTLING_LEASE_S = 10.0
+GRACE_S = 2.0
+BATCH = 50
+
+
+def sources(target: JobState) -> list[str]:
+    """Return the states from which a job may come to `target`."""
+    return [state.value for state, following in TRANSITIONS.items() if target in following]
+
+
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that is about to be received."""
+
+    id: UUID
+    public_id: UUID
+    user_id: str
+    operation: str
+    parameters: dict[str, str | int]
+    profile: str
+    pool: str
+    owner: UUID
+    within_s: float
+
+
+class Admission(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an upload once its last byte is in."""
+
+    media_type: str
+    upload_bytes: int
+    fingerprint: bytes
+    start_within_s: float
+    finish_within_s: float
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one user has going on."""
+
+    live: int
+    last_minute: int
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A queued job, as far as the bell needs it."""
+
+    id: UUID
+    fence: int
+    pool: str
+
+
+class JobStore:
+    """The rows of `jobs`; nobody else writes a state."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def receive(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
+        """Commit the row and its custody rows; None when the id is taken."""
+        return await self._one(
+            "receive",
+            new.id,
+            new.public_id,
+            new.user_id,
+            new.operation,
+            new.parameters,
+            new.profile,
+            new.pool,
+            new.owner,
+            new.within_s,
+            *_columns(copies),
+        )
+
+    async def take_over(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
+        """Put a later upload in the place of one that is still receiving; None when it is not receiving any more."""
+        return await self._one(
+            "take_over",
+            new.user_id,
+            new.public_id,
+            new.operation,
+            new.parameters,
+            new.profile,
+            new.pool,
+            new.owner,
+            new.within_s,
+            *_columns(copies),
+        )
+
+    async def admit(self, job: Job, admission: Admission) -> Job:
+        """Queue a job whose upload is whole; raise IllegalTransition when another upload took over."""
+        return await self._guarded(
+            "admit",
+            job.id,
+            job.fence,
+            admission.media_type,
+            admission.upload_bytes,
+            admission.fingerprint,
+            admission.start_within_s,
+            admission.finish_within_s,
+            [JobState.RECEIVING],
+        )
+
+    async def claim(self, job_id: UUID, owner: UUID) -> Job | None:
+        """Make a queued job this process's own; None when somebody else has it or its time is up."""
+        return await self._one("claim", job_id, owner, sources(JobState.RUNNING))
+
+    async def retry(self, job: Job) -> Job:
+        """Give a running job back to the queue, its buffers wiped."""
+        return await self._guarded("retry", job.id, job.fence, [JobState.RUNNING])
+
+    async def rescue(self) -> list[Job]:
+        """Queue running jobs whose owner is dead; each counts a crash."""
+        return await self._many("rescue", [JobState.RUNNING], GRACE_S, BATCH)
+
+    async def begin_settling(
+        self, job: Job, outcome: Outcome, *, owner: UUID, code: str = "", outputs: Sequence[Output] = ()
+    ) -> Job:
+        """Decide the outcome, once; raise IllegalTransition when the fence is stale or it is decided already."""
+        return await self._guarded(
+            "begin_settling",
+            job.id,
+            job.fence,
+            outcome,
+            code,
+            owner,
+            SETTLING_LEASE_S,
+            [JobState.QUEUED, JobState.RUNNING],
+            [o.n for o in outputs],
+            [o.blob for o in outputs],
+            [o.key_id for o in outputs],
+            [o.keyholder for o in outputs],
+            [o.incarnation for o in outputs],
+            [o.media_type for o in outputs],
+            [o.size_bytes for o in outputs],
+            [o.width for o in outputs],
+            [o.height for o in outputs],
+        )
+
+    async def overdue(self) -> list[Job]:
+        """Return undecided jobs past their deadline."""
+        return await self._many("overdue", BATCH)
+
+    async def resume_settling(self, owner: UUID) -> list[Job]:
+        """Take over settling jobs whose settler died or gave up."""
+        return await self._many("resume_settling", owner, SETTLING_LEASE_S, BATCH)
+
+    async def postpone_settling(self, job: Job, *, delay_s: float) -> None:
+        """Let somebody take the settling up again after `delay_s`."""
+        await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
+
+    async def finish(
+        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], job: Job, *, note: str, outputs_for_s: float
+    ) -> Job:
+        """Write the final state and its first receipt, in the transaction of `connection`."""
+        row = await connection.fetchrow(SQL["finish"], job.id, job.fence, outputs_for_s, job.outcome, 1, note)
+        if row is None:
+            raise IllegalTransition(f"finish {job.id}")
+        return _job(row)
+
+    async def abandoned(self, owner: UUID) -> list[Job]:
+        """Take over unfinished uploads whose broker died or whose time is up."""
+        return await self._many("abandoned", owner, GRACE_S, BATCH)
+
+    async def discard(self, job: Job) -> bool:
+        """Delete the row of an unfinished upload; False when a copy is open or the fence is stale."""
+        return await self._database.row(SQL["discard"], job.id, job.fence) is not None
+
+    async def set_progress(self, job: Job, progress: float) -> int | None:
+        """Write how far the attempt is; return the new version, None when the job is no longer ours."""
+        row = await self._database.row(SQL["set_progress"], job.id, job.fence, progress)
+        return None if row is None else int(row["version"])
+
+    async def get(self, job_id: UUID) -> Job | None:
+        """Return one job by its internal id."""
+        return await self._one("get", job_id)
+
+    async def find(self, user_id: str, public_id: UUID) -> Job | None:
+        """Return one job of one user."""
+        return await self._one("find", user_id, public_id)
+
+    async def page(self, user_id: str, *, before: tuple[datetime, UUID] | None, limit: int) -> list[Job]:
+        """Return a user's jobs, newest first."""
+        at, job_id = before or (None, None)
+        return await self._many("page", user_id, at, job_id, limit)
+
+    async def usage(self, user_id: str, *, but: UUID) -> Usage:
+        """Count a user's live and recent jobs, leaving out the one with the public id `but`."""
+        row = await self._database.row(SQL["usage"], user_id, but)
+        assert row is not None
+        return Usage(live=row["live"], last_minute=row["last_minute"])
+
+    async def ahead(self, job: Job) -> int:
+        """Count the queued jobs that come before this one."""
+        row = await self._database.row(SQL["ahead"], job.id)
+        assert row is not None
+        return int(row["ahead"])
+
+    async def unclaimed(self, *, after_s: float) -> list[Waiting]:
+        """Return jobs that have been queued for a while."""
+        rows = await self._database.rows(SQL["unclaimed"], after_s, BATCH)
+        return [msgspec.convert(dict(row), Waiting) for row in rows]
+
+    async def running_of(self, owner: UUID) -> dict[UUID, int]:
+        """Return the fences of the jobs that a process runs."""
+        rows = await self._database.rows(SQL["running_of"], owner)
+        return {row["id"]: row["fence"] for row in rows}
+
+    async def forget(self, *, records_for_s: float) -> int:
+        """Delete final jobs whose records are past their time; return how many."""
+        return len(await self._database.rows(SQL["forgettable"], records_for_s, BATCH))
+
+    async def snapshot(self) -> list[asyncpg.Record]:
+        """Return (state, operation, pool, jobs, oldest_s) rows for the gauges."""
+        return await self._database.rows(SQL["snapshot"])
+
+    async def uploads_alive(self) -> tuple[int, float]:
+        """Return how many uploads have an open copy, and the age of the oldest in seconds."""
+        row = await self._database.row(SQL["uploads_alive"])
+        assert row is not None
+        return int(row["uploads"]), float(row["oldest_s"])
+
+    async def _one(self, name: str, *values: object) -> Job | None:
+        row = await self._database.row(SQL[name], *values)
+        return None if row is None else _job(row)
+
+    async def _many(self, name: str, *values: object) -> list[Job]:
+        return [_job(row) for row in await self._database.rows(SQL[name], *values)]
+
+    async def _guarded(self, name: str, job_id: UUID, fence: int, *values: object) -> Job:
+        job = await self._one(name, job_id, fence, *values)
+        if job is None:
+            raise IllegalTransition(f"{name} {job_id} at fence {fence}")
+        return job
+
+
+def _columns(copies: Sequence[NewCopy]) -> tuple[list[str], ...]:
+    return [c.holder for c in copies], [c.what for c in copies], [c.ref for c in copies], [c.detail for c in copies]
+
+
+def _job(row: asyncpg.Record) -> Job:
+    return msgspec.convert(dict(row), Job)

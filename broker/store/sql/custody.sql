@@ -1,0 +1,52 @@
+-- name: open
+-- Rows for copies about to be made, only while the job is still under this fence and running.
+WITH job AS (
+    SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'running' FOR UPDATE
+)
+INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
+SELECT job.id, new.domain, new.holder, new.what, new.ref, new.detail, $2
+FROM job, unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[]) AS new (domain, holder, what, ref, detail)
+RETURNING id
+
+-- name: copies
+-- Every copy of a job, oldest first.
+SELECT id, job_id, domain, holder, what, ref, detail, fence, opened_at, closed_at, evidence
+FROM custody WHERE job_id = $1 ORDER BY id
+
+-- name: close
+-- Close copies on evidence; rows that are closed already stay as they are.
+UPDATE custody SET closed_at = now(), evidence = new.evidence
+FROM unnest($1::bigint[], $2::text[]) AS new (id, evidence)
+WHERE custody.id = new.id AND custody.closed_at IS NULL
+
+-- name: release
+-- A process has let go of a job's upload.
+UPDATE custody SET closed_at = now(), evidence = $3
+WHERE job_id = $1 AND holder = 'process' AND ref = $2 AND fence = $4 AND closed_at IS NULL
+
+-- name: ended_holders
+-- Which of these processes can no longer hold anything, their lease having ended the grace time ago.
+SELECT named.id::text AS ref
+FROM unnest($1::uuid[]) AS named (id) LEFT JOIN processes ON processes.id = named.id
+WHERE processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second'
+
+-- name: stray_outputs
+-- Final jobs with output copies that are past their time or were never served.
+SELECT DISTINCT custody.job_id
+FROM custody JOIN jobs ON jobs.id = custody.job_id
+WHERE custody.closed_at IS NULL AND custody.what = 'output' AND custody.domain = 'ours'
+  AND jobs.finalized_at IS NOT NULL AND jobs.outputs_until < now()
+LIMIT $1
+
+-- name: outputs
+-- The outputs of a job.
+SELECT n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height, destroyed_at
+FROM outputs WHERE job_id = $1 ORDER BY n
+
+-- name: outputs_destroyed
+-- Mark a job's outputs as destroyed, and tell whoever watches the job.
+WITH gone AS (
+    UPDATE outputs SET destroyed_at = now() WHERE job_id = $1 AND destroyed_at IS NULL RETURNING n
+)
+UPDATE jobs SET version = version + 1, outputs_until = least(outputs_until, now())
+WHERE id = $1 AND EXISTS (SELECT FROM gone)

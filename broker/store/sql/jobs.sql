@@ -1,0 +1,243 @@
+-- name: receive
+-- Commit the row and its custody rows before the first byte is kept; no row when the id is taken.
+WITH job AS (
+    INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, owner, state, start_by, finish_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'receiving',
+            now() + $9 * interval '1 second', now() + $9 * interval '1 second')
+    ON CONFLICT (user_id, public_id) DO NOTHING
+    RETURNING *
+), copies AS (
+    INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
+    SELECT job.id, 'ours', new.holder, new.what, new.ref, new.detail, job.fence
+    FROM job, unnest($10::text[], $11::text[], $12::text[], $13::text[]) AS new (holder, what, ref, detail)
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: take_over
+-- A later upload by the same user under an id that is still receiving; the older stream is cut by the fence.
+WITH job AS (
+    UPDATE jobs SET fence = fence + 1, version = version + 1, operation = $3, parameters = $4, profile = $5, pool = $6,
+                    owner = $7, created_at = now(),
+                    start_by = now() + $8 * interval '1 second', finish_by = now() + $8 * interval '1 second'
+    WHERE user_id = $1 AND public_id = $2 AND state = 'receiving'
+    RETURNING *
+), copies AS (
+    INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
+    SELECT job.id, 'ours', new.holder, new.what, new.ref, new.detail, job.fence
+    FROM job, unnest($9::text[], $10::text[], $11::text[], $12::text[]) AS new (holder, what, ref, detail)
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: admit
+-- The upload is whole and its key is held: the job may be claimed, and the broker has let go of its buffers.
+WITH job AS (
+    UPDATE jobs SET state = 'queued', version = version + 1, media_type = $3, upload_bytes = $4, fingerprint = $5,
+                    owner = NULL, queued_at = now(),
+                    start_by = now() + $6 * interval '1 second', finish_by = now() + $7 * interval '1 second'
+    WHERE id = $1 AND fence = $2 AND state = ANY($8)
+    RETURNING *
+), released AS (
+    UPDATE custody SET closed_at = now(), evidence = 'overwritten'
+    FROM job
+    WHERE custody.job_id = job.id AND custody.holder = 'process' AND custody.fence = job.fence
+      AND custody.closed_at IS NULL
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: claim
+-- One winner: a new fence, an owner with a live lease, and a custody row for the process that will open the upload.
+WITH job AS (
+    UPDATE jobs SET state = 'running', owner = $2, fence = fence + 1, version = version + 1, attempts = attempts + 1,
+                    started_at = coalesce(started_at, now())
+    WHERE id = $1 AND state = ANY($3) AND start_by > now() AND finish_by > now()
+      AND EXISTS (SELECT FROM processes WHERE processes.id = $2 AND lease_until > now())
+    RETURNING *
+), copies AS (
+    INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
+    SELECT job.id, 'ours', 'process', 'upload', $2::uuid::text, 'worker', job.fence FROM job
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: retry
+-- The worker gives the job back, its buffers wiped; somebody else may claim it.
+WITH job AS (
+    UPDATE jobs SET state = 'queued', owner = NULL, fence = fence + 1, version = version + 1, progress = 0
+    WHERE id = $1 AND fence = $2 AND state = ANY($3)
+    RETURNING *
+), released AS (
+    UPDATE custody SET closed_at = now(), evidence = 'overwritten'
+    FROM job
+    WHERE custody.job_id = job.id AND custody.holder = 'process' AND custody.fence = $2 AND custody.closed_at IS NULL
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: rescue
+-- Running jobs whose owner's lease ended at least the grace time ago go back to the queue.
+WITH dead AS (
+    SELECT jobs.id, jobs.owner
+    FROM jobs LEFT JOIN processes ON processes.id = jobs.owner
+    WHERE jobs.state = ANY($1) AND jobs.finalized_at IS NULL
+      AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second')
+    LIMIT $3
+    FOR UPDATE OF jobs SKIP LOCKED
+), job AS (
+    UPDATE jobs SET state = 'queued', owner = NULL, fence = fence + 1, version = version + 1, crashes = crashes + 1,
+                    progress = 0
+    FROM dead WHERE jobs.id = dead.id
+    RETURNING jobs.*
+), released AS (
+    UPDATE custody SET closed_at = now(), evidence = 'lease_ended'
+    FROM dead
+    WHERE custody.job_id = dead.id AND custody.holder = 'process' AND custody.ref = dead.owner::text
+      AND custody.closed_at IS NULL
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: begin_settling
+-- The outcome is decided; from here on the job is only destroyed, never run. Outputs are named in the same commit.
+WITH job AS (
+    UPDATE jobs SET state = 'settling', outcome = $3, code = $4, owner = $5, decided_at = now(), fence = fence + 1,
+                    version = version + 1, settling_until = now() + $6 * interval '1 second'
+    WHERE id = $1 AND fence = $2 AND state = ANY($7)
+    RETURNING *
+), made AS (
+    INSERT INTO outputs (job_id, n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
+    SELECT job.id, new.n, new.blob, new.key_id, new.keyholder, new.incarnation, new.media_type, new.size_bytes,
+           new.width, new.height
+    FROM job, unnest($8::int[], $9::text[], $10::bytea[], $11::text[], $12::bytea[], $13::text[], $14::bigint[],
+                     $15::int[], $16::int[])
+              AS new (n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: overdue
+-- Jobs past their deadline that nobody has decided yet.
+SELECT jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
+FROM jobs
+WHERE finalized_at IS NULL
+  AND ((state = 'queued' AND (start_by < now() OR finish_by < now())) OR (state = 'running' AND finish_by < now()))
+LIMIT $1
+
+-- name: resume_settling
+-- Settling jobs whose settler died or gave up go to the caller, under a new fence.
+WITH stale AS (
+    SELECT id FROM jobs
+    WHERE state = 'settling' AND settling_until < now()
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+), job AS (
+    UPDATE jobs SET owner = $1, fence = fence + 1, settling_until = now() + $2 * interval '1 second'
+    FROM stale WHERE jobs.id = stale.id
+    RETURNING jobs.*
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: postpone_settling
+-- The settler could not finish; somebody takes the job up again in a moment.
+UPDATE jobs SET settling_until = now() + $3 * interval '1 second'
+WHERE id = $1 AND fence = $2 AND state = 'settling'
+
+-- name: finish
+-- The last write: final state and receipt together. Postgres refuses it while a copy is open.
+WITH job AS (
+    UPDATE jobs SET state = outcome, finalized_at = now(), owner = NULL, settling_until = NULL, version = version + 1,
+                    progress = CASE WHEN outcome = 'succeeded' THEN 1 ELSE progress END,
+                    outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3 * interval '1 second' ELSE now() END
+    WHERE id = $1 AND fence = $2 AND state = 'settling' AND outcome = $4
+    RETURNING *
+), receipt AS (
+    INSERT INTO receipts (job_id, revision, note) SELECT job.id, $5, $6 FROM job
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: abandoned
+-- Unfinished uploads whose broker died or whose time is up go to the caller, under a new fence, to be discarded.
+WITH stale AS (
+    SELECT jobs.id
+    FROM jobs LEFT JOIN processes ON processes.id = jobs.owner
+    WHERE jobs.state = 'receiving'
+      AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second' OR jobs.finish_by < now())
+    LIMIT $3
+    FOR UPDATE OF jobs SKIP LOCKED
+), job AS (
+    UPDATE jobs SET owner = $1, fence = fence + 1
+    FROM stale WHERE jobs.id = stale.id
+    RETURNING jobs.*
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: discard
+-- Delete the row of an unfinished upload once no copy is open.
+DELETE FROM jobs WHERE id = $1 AND fence = $2 AND state = 'receiving' AND open_copies = 0 RETURNING id
+
+-- name: set_progress
+-- How far the attempt is, 0 to 1.
+UPDATE jobs SET progress = $3, version = version + 1
+WHERE id = $1 AND fence = $2 AND state = 'running'
+RETURNING version
+
+-- name: get
+-- One job by its internal id.
+SELECT jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM jobs WHERE id = $1
+
+-- name: find
+-- One job of one user by the id that the user chose.
+SELECT jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
+FROM jobs WHERE user_id = $1 AND public_id = $2
+
+-- name: page
+-- A user's jobs, newest first, before a cursor (created_at, id).
+SELECT jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
+FROM jobs
+WHERE user_id = $1 AND state <> 'receiving'
+  AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+ORDER BY created_at DESC, id DESC
+LIMIT $4
+
+-- name: usage
+-- What a user has running, and has sent in the last minute.
+SELECT count(*) FILTER (WHERE finalized_at IS NULL) AS live,
+       count(*) FILTER (WHERE created_at > now() - interval '1 minute') AS last_minute
+FROM jobs
+WHERE user_id = $1 AND public_id <> $2 AND (finalized_at IS NULL OR created_at > now() - interval '1 minute')
+
+-- name: ahead
+-- How many queued jobs of the same pool would be claimed before this one.
+SELECT count(*) AS ahead
+FROM jobs AS other JOIN jobs AS mine ON mine.id = $1
+WHERE other.state = 'queued' AND other.pool = mine.pool AND other.queued_at < mine.queued_at
+
+-- name: unclaimed
+-- Queued jobs that nobody claimed for a while: their bell was lost, or no worker is free.
+SELECT id, fence, pool FROM jobs
+WHERE state = 'queued' AND queued_at < now() - $1 * interval '1 second'
+ORDER BY queued_at
+LIMIT $2
+
+-- name: running_of
+-- The jobs that a process runs, with their fences.
+SELECT id, fence FROM jobs WHERE owner = $1 AND state = 'running'
+
+-- name: forgettable
+-- Final jobs whose records have been kept long enough and of which nothing is open.
+DELETE FROM jobs
+WHERE id IN (
+    SELECT id FROM jobs
+    WHERE finalized_at < now() - $1 * interval '1 second'
+      AND NOT EXISTS (SELECT FROM custody WHERE custody.job_id = jobs.id AND custody.closed_at IS NULL)
+    LIMIT $2
+    FOR UPDATE SKIP LOCKED)
+RETURNING id
+
+-- name: snapshot
+-- Jobs by state and operation, for the operator's gauges.
+SELECT state, operation, pool, count(*) AS jobs,
+       coalesce(extract(epoch FROM now() - min(queued_at)), 0)::float8 AS oldest_s
+FROM jobs
+GROUP BY state, operation, pool
+
+-- name: uploads_alive
+-- Uploads of which a copy of ours is still open.
+SELECT count(*) AS uploads, coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_s
+FROM jobs
+WHERE finalized_at IS NULL AND open_copies > 0

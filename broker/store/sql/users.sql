@@ -1,0 +1,18 @@
+-- name: mint
+-- A new anonymous user.
+INSERT INTO users (id, token_hash) VALUES ($1, $2)
+
+-- name: find
+-- The user whose token has this hash; last seen is rounded to the day and written once a day.
+WITH seen AS (
+    UPDATE users SET last_seen_on = (now() AT TIME ZONE 'utc')::date
+    WHERE token_hash = $1 AND last_seen_on < (now() AT TIME ZONE 'utc')::date
+)
+SELECT id FROM users WHERE token_hash = $1
+
+-- name: forget_idle
+-- Users who were not seen for long and of whom no job is left.
+DELETE FROM users
+WHERE last_seen_on < (now() AT TIME ZONE 'utc' - $1 * interval '1 second')::date
+  AND NOT EXISTS (SELECT FROM jobs WHERE jobs.user_id = users.id)
+RETURNING id

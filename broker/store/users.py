@@ -1,0 +1,50 @@
+"""Anonymous users in Postgres: an id, the hash of a token, and two days."""
+
+import hashlib
+import secrets
+
+import msgspec
+
+from broker.store.database import Database
+from broker.store.files import statements
+
+SQL = statements("users")
+TOKEN_PREFIX = "lethe_"  # noqa: S105 - a prefix for secret scanners, not a secret
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True):
+    """What a phone gets once and keeps; the token is stored nowhere else."""
+
+    user_id: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Show the id alone."""
+        return f"NewUser({self.user_id})"
+
+
+class UserStore:
+    """The rows of `users`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def mint(self) -> NewUser:
+        """Make a user; 256 random bits are the whole credential."""
+        new = NewUser(user_id=f"usr_{secrets.token_urlsafe(16)}", token=TOKEN_PREFIX + secrets.token_urlsafe(32))
+        await self._database.rows(SQL["mint"], new.user_id, token_hash(new.token))
+        return new
+
+    async def find(self, token: str) -> str | None:
+        """Return the id of the user with this token."""
+        row = await self._database.row(SQL["find"], token_hash(token))
+        return None if row is None else str(row["id"])
+
+    async def forget_idle(self, *, idle_for_s: float) -> int:
+        """Delete users who were not seen for long; return how many."""
+        return len(await self._database.rows(SQL["forget_idle"], idle_for_s))
+
+
+def token_hash(token: str) -> bytes:
+    """Hash a token for storage: SHA-256 suffices, since a token has 256 random bits."""
+    return hashlib.sha256(token.encode()).digest()
