@@ -1,0 +1,123 @@
+"""What an operator sees in figures: definitions on a registry of their own; no label carries an id."""
+
+from enum import StrEnum
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_DESTROYED_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_MODEL_S = (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Held(StrEnum):
+    """What of an upload was still there after it was told to go."""
+
+    KEY = "key"
+    BLOB = "blob"
+    HOLDER = "holder"
+
+
+class AttemptResult(StrEnum):
+    """How one run of a job at one provider ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRIED = "retried"
+    CANCELED = "canceled"
+    STALE = "stale"  # the lease was lost; somebody else goes on
+
+
+class JobCount(msgspec.Struct, frozen=True, kw_only=True):
+    """How many jobs stand alike, and how long ago the first of them was queued."""
+
+    state: str
+    operation: str
+    pool: str
+    jobs: int
+    oldest_s: float = 0.0
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What Postgres says at the moment of a scrape."""
+
+    counts: tuple[JobCount, ...] = ()
+    uploads: int = 0
+    oldest_upload_s: float = 0.0
+
+
+class Metrics:
+    """The figures of one process, and those of the whole system where `show` was called."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._define_gauges()
+        self.uploads_receiving = Gauge(
+            "lethe_uploads_receiving", "Uploads that this process is reading.", registry=self.registry
+        )
+        self.attempts = Counter(
+            "lethe_attempts",
+            "Runs of a job at a provider, by how they ended.",
+            ("operation", "result"),
+            registry=self.registry,
+        )
+        self.model_seconds = Histogram(
+            "lethe_model_seconds",
+            "Time that a model worked on one job.",
+            ("operation",),
+            buckets=_MODEL_S,
+            registry=self.registry,
+        )
+        self.destroyed_seconds = Histogram(
+            "lethe_destroyed_seconds",
+            "From the decision on a job's outcome until every copy of its upload was seen to be gone.",
+            ("outcome",),
+            buckets=_DESTROYED_S,
+            registry=self.registry,
+        )
+        self.still_held = Counter(
+            "lethe_still_held",
+            "Times that something of an upload was still there after it was told to go. Must stay 0.",
+            ("what",),
+            registry=self.registry,
+        )
+        # An alarm that appears only when it rings cannot be told from one that is not wired.
+        for what in Held:
+            self.still_held.labels(what=what)
+
+    def _define_gauges(self) -> None:
+        self._jobs = Gauge("lethe_jobs", "Jobs.", ("state", "operation"), registry=self.registry)
+        self._queued = Gauge("lethe_queue_jobs", "Jobs that wait for a worker.", ("pool",), registry=self.registry)
+        self._queue_age = Gauge(
+            "lethe_queue_oldest_seconds", "Age of the job that waits longest.", ("pool",), registry=self.registry
+        )
+        self._uploads = Gauge(
+            "lethe_uploads_alive", "Uploads of which a copy of ours may exist.", registry=self.registry
+        )
+        self._upload_age = Gauge(
+            "lethe_uploads_oldest_seconds", "Age of the upload alive longest.", registry=self.registry
+        )
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Set the gauges that Postgres knows; what is no longer in the snapshot goes, or to 0 for a pool."""
+        self._jobs.clear()
+        waiting: dict[str, tuple[int, float]] = {count.pool: (0, 0.0) for count in snapshot.counts}
+        for count in snapshot.counts:
+            self._jobs.labels(state=count.state, operation=count.operation).inc(count.jobs)
+            if count.state == "queued":
+                jobs, oldest_s = waiting[count.pool]
+                waiting[count.pool] = (jobs + count.jobs, max(oldest_s, count.oldest_s))
+        self._queued.clear()
+        self._queue_age.clear()
+        for pool, (jobs, oldest_s) in waiting.items():
+            self._queued.labels(pool=pool).set(jobs)
+            self._queue_age.labels(pool=pool).set(oldest_s)
+        self._uploads.set(snapshot.uploads)
+        self._upload_age.set(snapshot.oldest_upload_s)
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """Write the figures in Prometheus' text format."""
+    return generate_latest(registry)

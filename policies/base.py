@@ -1,0 +1,146 @@
+"""What a policy is: four gates (admit, disclose, settle, retain), facts in, decision out; refusal is a value."""
+
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from providers.base import Exposure
+
+
+class RefusalCode(StrEnum):
+    """Why a gate stays shut; the words are the broker's stable error codes."""
+
+    UPLOAD_TOO_LARGE = "upload_too_large"
+    UNSUPPORTED_IMAGE = "unsupported_image"
+    OUTPUT_TOO_LARGE = "output_too_large"
+    DEADLINE_TOO_SHORT = "deadline_too_short"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    REFUSED = "refused"
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What is known of a job when a gate is asked; None is "not known yet", and a gate says nothing about it.
+
+    Admission asks again when more is known. `live_jobs` and `jobs_last_minute` are this user's, the job itself aside;
+    `start_within_s` and `finish_within_s` are what the client asked for.
+    """
+
+    operation: str
+    media_type: str = ""
+    upload_bytes: int | None = None
+    width: int | None = None
+    height: int | None = None
+    output_pixels: int | None = None
+    expected_s: float | None = None
+    live_jobs: int = 0
+    jobs_last_minute: int = 0
+    start_within_s: float | None = None
+    finish_within_s: float | None = None
+    is_clean: bool = False
+    """Whether the picture was rebuilt from pixels, so that nothing else of the file is left in it."""
+
+
+class ProviderTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may keep or see the picture at a provider, and for how long a copy stays there."""
+
+    exposure: Exposure
+    retention_s: int
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job ended: the name of its outcome."""
+
+    outcome: str
+
+
+class Admit(msgspec.Struct, frozen=True, kw_only=True):
+    """The job may enter, and has this long to start and to finish."""
+
+    start_within_s: float
+    finish_within_s: float
+
+
+class Refuse(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate stays shut; `reason` is for the client and holds limits and numbers, never content."""
+
+    code: RefusalCode
+    reason: str
+    retry_after_s: int = 0
+    pointer: str = ""
+
+
+class Destroy(msgspec.Struct, frozen=True, kw_only=True):
+    """What settle has to destroy before the job may be final."""
+
+    uploads: bool = False
+    parameters: bool = False
+    outputs: bool = False
+
+    def also(self, other: "Destroy") -> "Destroy":
+        """Destroy what either of two policies wants destroyed."""
+        return Destroy(
+            uploads=self.uploads or other.uploads,
+            parameters=self.parameters or other.parameters,
+            outputs=self.outputs or other.outputs,
+        )
+
+
+class Retain(msgspec.Struct, frozen=True, kw_only=True):
+    """How long outputs live after the final state, and how long the record of the job is kept."""
+
+    lifetime_s: int
+    records_for_s: int
+
+    def at_most(self, other: "Retain") -> "Retain":
+        """Keep only as long as both of two policies allow."""
+        return Retain(
+            lifetime_s=min(self.lifetime_s, other.lifetime_s),
+            records_for_s=min(self.records_for_s, other.records_for_s),
+        )
+
+
+class Policy(Protocol):
+    """
+    One concern with a word at some of the gates; a pure function of its settings and the facts.
+
+    None is "no objection". No policy can undo what another refuses, destroys or shortens.
+    """
+
+    def admit(self, facts: Facts) -> Refuse | None:
+        """Say whether the job may enter; asked again as more of the upload is known."""
+        ...
+
+    def disclose(self, facts: Facts, terms: ProviderTerms) -> Refuse | None:
+        """Say whether the picture may go to a provider under these terms."""
+        ...
+
+    def settle(self, ending: Ending) -> Destroy:
+        """Say what has to be destroyed before the final state."""
+        ...
+
+    def retain(self, facts: Facts) -> Retain | None:
+        """Say how long outputs and records stay after the final state."""
+        ...
+
+
+class NoObjection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy with nothing to say; each real one overrides the gates at which it has, its fields are its settings."""
+
+    def admit(self, facts: Facts) -> Refuse | None:
+        """Say nothing."""
+        del facts
+
+    def disclose(self, facts: Facts, terms: ProviderTerms) -> Refuse | None:
+        """Say nothing."""
+        del facts, terms
+
+    def settle(self, ending: Ending) -> Destroy:
+        """Ask for nothing."""
+        del ending
+        return Destroy()
+
+    def retain(self, facts: Facts) -> Retain | None:
+        """Say nothing."""
+        del facts
