@@ -1,0 +1,49 @@
+"""Process controls of Linux that Python's os module does not offer."""
+
+import ctypes
+import os
+import resource
+from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+
+# Resolved at import: a forked child must not load anything before it execs.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+
+def die_with_parent(signum: int) -> Callable[[], None]:
+    """Return a preexec function: the child gets `signum` when this process ends, gains no privileges, dumps no core.
+
+    The kernel watches the *thread* that forked: call this, and start the child, from the main thread.
+    """
+    parent = os.getpid()
+
+    def in_child() -> None:
+        if _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0) or _prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+            os._exit(126)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # The parent may have died between fork and prctl; nothing would tell us any more.
+        if os.getppid() != parent:
+            os._exit(126)
+
+    return in_child
+
+
+def refuse_dumps() -> None:
+    """Make this process undumpable: no core file, no ptrace and no /proc/PID/mem for others of the same user."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _check(_prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none can slip away."""
+    _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
