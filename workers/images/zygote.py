@@ -1,0 +1,136 @@
+"""
+The worker's side of image handling: hands descriptors to the zygote process and never touches a codec itself.
+
+Start it before the worker reads a secret. The zygote is executed afresh with an empty environment, so that a later
+restart carries nothing over either.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Generator
+from typing import Final, Self
+
+import msgspec
+
+from broker.sniff import ImageKind
+from providers.base import Pixels, Upload
+from workers.images.errors import EncodingFailed, ImageFault, InvalidImage
+from workers.images.line import NURSERY, Line, ZygoteGone
+from workers.images.orders import DecodeOrder, EncodeOrder, ImageLimits, Order, Verdict
+
+_SPARE_BYTES: Final = 1 << 20
+_RGBA: Final = 4
+_GRACE_S: Final = 5.0  # beyond an order's own timeout, which the zygote keeps
+
+
+class Zygote:
+    """Decodes and encodes pictures, each in a sandboxed process of its own that is gone before the answer comes."""
+
+    def __init__(self, limits: ImageLimits, *, children: int, program: str) -> None:
+        self._limits = limits
+        self._program = program
+        self._slots = asyncio.Semaphore(children)
+        self._starting = asyncio.Lock()
+        self._line: Line | None = None
+
+    @classmethod
+    async def start(cls, limits: ImageLimits, *, children: int = 4, program: str = NURSERY) -> Self:
+        """Start the process, wait until its codecs are loaded; raise SandboxUnavailable where it cannot be fenced in."""
+        zygote = cls(limits, children=children, program=program)
+        await zygote._open_line()
+        return zygote
+
+    @property
+    def pid(self) -> int | None:
+        """Tell the zygote's process id, if it is alive."""
+        return self._line.pid if self._line is not None and not self._line.is_broken else None
+
+    async def decode(self, upload: Upload, *, limits: ImageLimits | None = None) -> Pixels:
+        """Turn an untrusted file into rows; raise InvalidImage. The caller closes the descriptor of both."""
+        most = limits or self._limits
+        if upload.size_bytes == 0:
+            raise InvalidImage(ImageFault.NOT_AN_IMAGE)
+        capacity_bytes = most.max_pixels * _RGBA
+
+        def order(number: int) -> Order:
+            return DecodeOrder(number=number, size_bytes=upload.size_bytes, capacity_bytes=capacity_bytes, limits=most)
+
+        with _memory("lethe-pixels", capacity_bytes) as made_fd:
+            verdict = await self._carry_out(order, upload.fd, made_fd, most)
+            if verdict.fault is not None:
+                raise InvalidImage(verdict.fault)
+            pixels = Pixels(fd=made_fd, width=verdict.width, height=verdict.height, channels=verdict.channels)
+            if not _is_plausible(pixels, most):
+                raise InvalidImage(ImageFault.DECODER_FAILED)
+            os.ftruncate(made_fd, pixels.size_bytes)
+        return pixels
+
+    async def encode(self, pixels: Pixels, *, kind: ImageKind, quality: int = 92) -> Upload:
+        """Turn rows into a file without metadata; raise EncodingFailed. The caller closes the descriptor of both."""
+        capacity_bytes = pixels.size_bytes * 2 + _SPARE_BYTES
+
+        def order(number: int) -> Order:
+            return EncodeOrder(
+                number=number,
+                width=pixels.width,
+                height=pixels.height,
+                channels=pixels.channels,
+                kind=kind,
+                quality=quality,
+                capacity_bytes=capacity_bytes,
+                limits=msgspec.structs.replace(self._limits, max_pixels=pixels.width * pixels.height),
+            )
+
+        with _memory("lethe-output", capacity_bytes) as made_fd:
+            verdict = await self._carry_out(order, pixels.fd, made_fd, self._limits)
+            if verdict.fault is not None:
+                raise EncodingFailed(verdict.fault)
+            if not 0 < verdict.size_bytes <= capacity_bytes:
+                raise EncodingFailed(ImageFault.ENCODER_FAILED)
+            os.ftruncate(made_fd, verdict.size_bytes)
+        return Upload(fd=made_fd, size_bytes=verdict.size_bytes)
+
+    async def aclose(self) -> None:
+        """End the zygote, and with it every child."""
+        if self._line is not None:
+            await self._line.aclose()
+
+    async def _carry_out(
+        self, order: Callable[[int], Order], given_fd: int, made_fd: int, limits: ImageLimits
+    ) -> Verdict:
+        """Have it done by a living zygote; a second death in a row is blamed on the picture."""
+        async with self._slots:
+            for _ in range(2):
+                line = await self._open_line()
+                with contextlib.suppress(ZygoteGone):
+                    return await line.carry_out(order, given_fd, made_fd, limits.timeout_s + _GRACE_S)
+        return Verdict(fault=ImageFault.DECODER_KILLED)
+
+    async def _open_line(self) -> Line:
+        async with self._starting:
+            if self._line is None or self._line.is_broken:
+                if self._line is not None:
+                    await self._line.aclose()
+                self._line = await Line.open(self._program)
+            return self._line
+
+
+@contextlib.contextmanager
+def _memory(name: str, size_bytes: int) -> Generator[int]:
+    """Make shared memory of a fixed size; it takes room only where it is written, and is let go of on any error."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size_bytes)
+        yield fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _is_plausible(pixels: Pixels, limits: ImageLimits) -> bool:
+    return (
+        pixels.channels in (3, _RGBA)
+        and min(pixels.width, pixels.height) >= 1
+        and pixels.width * pixels.height <= limits.max_pixels
+    )
