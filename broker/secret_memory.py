@@ -114,12 +114,13 @@ def _hidden_pages(size_bytes: int) -> mmap.mmap | None:
 
 def _largest_mapping(fd: int, size_bytes: int) -> mmap.mmap | None:
     os.ftruncate(fd, size_bytes)
-    while size_bytes >= min(_SMALLEST_BYTES, mmap.PAGESIZE):
+    while True:
         try:
             return mmap.mmap(fd, size_bytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError:
-            size_bytes = size_bytes // 2 // mmap.PAGESIZE * mmap.PAGESIZE
-    return None
+            size_bytes //= 2
+        if size_bytes < _SMALLEST_BYTES:
+            return None
 
 
 def _locked(pages: mmap.mmap) -> bool:

@@ -69,12 +69,20 @@ class _Request:
     given: bytearray | None = None
     into: memoryview | None = None
 
+    def __post_init__(self) -> None:
+        sizes = [len(place) for place in (self.given, self.into) if place is not None]
+        is_endless = self.verb in {Verb.PUT, Verb.SHRED} and self.number < 1
+        if len(self.key_id) != KEY_ID_BYTES or sizes not in ([], [KEY_BYTES]) or is_endless:
+            msg = f"a key id has {KEY_ID_BYTES} bytes, a key {KEY_BYTES}, a ttl at least one second"
+            raise ValueError(msg)
+
 
 class _Connection(asyncio.BufferedProtocol):
     """One connection: requests go out in order and answers come back in the same order."""
 
     def __init__(self) -> None:
         self.incarnation = b""
+        self.lost = asyncio.Event()
         self._out = memoryview(bytearray(FRAME_BYTES))
         self._received = memoryview(bytearray(_IN_FLIGHT * FRAME_BYTES))
         self._received_bytes = 0
@@ -92,6 +100,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         self._transport = None
+        self.lost.set()
         wipe(self._received)
         while self._waiting:
             _, answer = self._waiting.popleft()
@@ -152,7 +161,7 @@ class _Connection(asyncio.BufferedProtocol):
         if answer.done():
             return
         if known in _CARRIES_BODY and request.into is not None:
-            request.into[:] = body(frame)[: len(request.into)]
+            request.into[:] = body(frame)
         answer.set_result(known)
 
 
@@ -182,10 +191,11 @@ class _Link:
         except OSError as exc:
             raise KeyholderUnavailable from exc
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self._is_closed = True
         if self._connection:
             self._connection.abort()
+            await self._connection.lost.wait()
 
     async def _connected(self) -> _Connection:
         if self._connection and self._connection.is_open:
@@ -201,9 +211,9 @@ class _Link:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_unix_connection(_Connection, self._socket_path)
         try:
-            incarnation = bytearray(INCARNATION_BYTES)
-            answer = await connection.send(_Request(verb=Verb.HELLO, into=memoryview(incarnation)))
-            connection.incarnation = _expected(answer, {Answer.INCARNATION: bytes(incarnation)})
+            told = bytearray(KEY_BYTES)
+            answer = await connection.send(_Request(verb=Verb.HELLO, into=memoryview(told)))
+            connection.incarnation = _expected(answer, {Answer.INCARNATION: bytes(told[:INCARNATION_BYTES])})
         except BaseException:
             connection.abort()
             raise
@@ -225,30 +235,35 @@ class Keyholder:
 
     async def put(self, key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> PutAnswer:
         """Keep a new key; where `incarnation` is given, only with that one, which a custody row may already name."""
-        request = _Request(verb=Verb.PUT, key_id=_checked(key_id), number=_at_least_one(ttl_s), given=_key_sized(key))
+        request = _Request(
+            verb=Verb.PUT,
+            key_id=key_id,
+            number=ttl_s,
+            given=key,
+        )
         return _expected(await self._link.ask(request, incarnation=incarnation), _PUT_ANSWERS)
 
     async def open_into(self, key_id: bytes, buffer: bytearray, *, fence: int) -> OpenAnswer:
         """Copy the key into the buffer, which is the caller's to wipe, also when this raises."""
-        with memoryview(_key_sized(buffer)) as into:
-            request = _Request(verb=Verb.OPEN, key_id=_checked(key_id), number=fence, into=into)
+        with memoryview(buffer) as into:
+            request = _Request(verb=Verb.OPEN, key_id=key_id, number=fence, into=into)
             return _expected(await self._link.ask(request), _OPEN_ANSWERS)
 
     async def shred(self, key_id: bytes, *, ttl_s: int) -> None:
         """Destroy the key and let no PUT bring it back for so long; may be repeated."""
-        request = _Request(verb=Verb.SHRED, key_id=_checked(key_id), number=_at_least_one(ttl_s))
+        request = _Request(verb=Verb.SHRED, key_id=key_id, number=ttl_s)
         if await self._link.ask(request) is not Answer.OK:
             raise KeyholderUnavailable("the keyholder has no room for a tombstone")
 
     async def has(self, key_id: bytes) -> bool:
         """Say whether the key is there, as seen from a second connection."""
-        return _expected(await self._witness.ask(_Request(verb=Verb.HAS, key_id=_checked(key_id))), _HAS_ANSWERS)
+        return _expected(await self._witness.ask(_Request(verb=Verb.HAS, key_id=key_id)), _HAS_ANSWERS)
 
     async def hello(self) -> bytes:
         """Return the incarnation: another one than before proves that every key of the former is gone."""
-        incarnation = bytearray(INCARNATION_BYTES)
-        answer = await self._link.ask(_Request(verb=Verb.HELLO, into=memoryview(incarnation)))
-        return _expected(answer, {Answer.INCARNATION: bytes(incarnation)})
+        told = bytearray(KEY_BYTES)
+        answer = await self._link.ask(_Request(verb=Verb.HELLO, into=memoryview(told)))
+        return _expected(answer, {Answer.INCARNATION: bytes(told[:INCARNATION_BYTES])})
 
     async def stats(self) -> KeyholderStats:
         """Ask how full it is, and how well its memory is kept."""
@@ -261,8 +276,8 @@ class Keyholder:
 
     async def aclose(self) -> None:
         """Close both connections."""
-        self._link.close()
-        self._witness.close()
+        await self._link.aclose()
+        await self._witness.aclose()
 
 
 def _known_answer(code: int) -> Answer:
@@ -277,24 +292,3 @@ def _expected(answer: Answer, answers: dict[Answer, _T]) -> _T:
         return answers[answer]
     except KeyError:
         raise KeyholderUnavailable("the keyholder gave no answer to this question") from None
-
-
-def _checked(key_id: bytes) -> bytes:
-    if len(key_id) != KEY_ID_BYTES:
-        msg = f"a key id has {KEY_ID_BYTES} bytes"
-        raise ValueError(msg)
-    return key_id
-
-
-def _key_sized(buffer: bytearray) -> bytearray:
-    if len(buffer) != KEY_BYTES:
-        msg = f"a key has {KEY_BYTES} bytes"
-        raise ValueError(msg)
-    return buffer
-
-
-def _at_least_one(ttl_s: int) -> int:
-    if ttl_s < 1:
-        msg = "a ttl has at least one second"
-        raise ValueError(msg)
-    return ttl_s
