@@ -1,0 +1,38 @@
+"""Pictures in shared memory as arrays: mapped in place, never copied, overwritten before they are let go."""
+
+import mmap
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from providers.base import FailureKind, Pixels, ProviderFailure
+
+Frame = NDArray[np.uint8]
+"""Rows × columns × channels."""
+
+
+def frame(pixels: Pixels, *, writable: bool = False) -> Frame:
+    """Map a picture; it is unmapped when the last array over it goes."""
+    if pixels.channels not in {3, 4} or pixels.width < 1 or pixels.height < 1:
+        raise ProviderFailure(FailureKind.INVALID_INPUT, "pixels_shape")
+    if os.fstat(pixels.fd).st_size < pixels.size_bytes:
+        raise ProviderFailure(FailureKind.INVALID_INPUT, "pixels_short")
+    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+    mapped = mmap.mmap(pixels.fd, pixels.size_bytes, access=access)
+    return np.frombuffer(mapped, np.uint8).reshape(pixels.height, pixels.width, pixels.channels)
+
+
+def blank(width: int, height: int, channels: int) -> Pixels:
+    """Make an empty picture in new shared memory; the caller owns its descriptor."""
+    fd = os.memfd_create("pixels")
+    pixels = Pixels(fd=fd, width=width, height=height, channels=channels)
+    os.ftruncate(fd, pixels.size_bytes)
+    return pixels
+
+
+def destroy(pixels: Pixels) -> None:
+    """Overwrite a picture and give its memory back."""
+    frame(pixels, writable=True).fill(0)
+    os.ftruncate(pixels.fd, 0)
+    os.close(pixels.fd)
