@@ -76,7 +76,7 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{0,40}")
 _PATTERNS = {
     "exception_at": re.compile(r"[A-Za-z0-9_]+\.py:[0-9]+"),
     "logger": re.compile(r"[a-z_]+(\.[a-z_]+)*"),
-    "route": re.compile(r"(/([a-z0-9_.]+|\{[a-z0-9_:]+\}))+"),
+    "route": re.compile(r"/(v1|health|metrics|openapi)([/.]([a-z_]+|\{[a-z_:]+\}))*"),
     "timestamp": re.compile(r"[0-9T:.-]{19,26}Z"),
 }
 
@@ -151,7 +151,7 @@ class _Lines:
     """Writes finished lines to stderr."""
 
     def msg(self, line: str) -> None:
-        for lines in list(_captures):
+        for lines in _captures:
             lines.append(line)
         # A log that nobody reads any more must not stop a job from being settled.
         with suppress(OSError, ValueError):
