@@ -89,3 +89,14 @@ class NewCopy(msgspec.Struct, frozen=True, kw_only=True):
     ref: str
     detail: str = ""
     domain: Domain = Domain.OURS
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process held of a job under one fence; naming it says that its buffers are overwritten."""
+
+    process: UUID
+    fence: int
+
+    def is_row(self, copy: Copy) -> bool:
+        """Whether this is the custody row of it."""
+        return (copy.holder, copy.ref, copy.fence) == (Holder.PROCESS, str(self.process), self.fence)

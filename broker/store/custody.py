@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from broker.custody import Copy, Evidence, NewCopy
+from broker.custody import Copy, Evidence, Held, NewCopy
 from broker.errors import IllegalTransition
 from broker.jobs import Job, Output
 from broker.store.database import Connection, Database
@@ -50,9 +50,9 @@ class CustodyStore:
         await connection.execute(SQL["close"], list(evidence), [e.value for e in evidence.values()])
         return [_copy(row) for row in await connection.fetch(SQL["copies"], job_id)]
 
-    async def release(self, job: Job, holder: UUID, evidence: Evidence) -> None:
-        """Record that a process has let go of what it held of a job under this fence."""
-        await self._database.rows(SQL["release"], job.id, str(holder), evidence, job.fence)
+    async def release(self, job_id: UUID, held: Held, evidence: Evidence) -> None:
+        """Record that a process has let go of what it held of a job under one fence."""
+        await self._database.rows(SQL["release"], job_id, str(held.process), evidence, held.fence)
 
     async def ended_holders(self, refs: Sequence[str]) -> set[str]:
         """Return those processes whose lease ended the grace time ago."""
@@ -62,6 +62,10 @@ class CustodyStore:
     async def stray_outputs(self) -> list[UUID]:
         """Return final jobs with output copies that are past their time."""
         return [row["job_id"] for row in await self._database.rows(SQL["stray_outputs"], BATCH)]
+
+    async def unreadable(self) -> list[str]:
+        """Return blobs whose store was silent when they were to be deleted."""
+        return [row["ref"] for row in await self._database.rows(SQL["unreadable"], BATCH)]
 
     async def outputs(self, job_id: UUID) -> list[Output]:
         """Return the outputs of a job."""

@@ -1,4 +1,4 @@
-"""Loads the .sql files beside it: named statements, and migrations in their order."""
+"""Loads the .sql and .lua files beside it: named statements, scripts, and migrations in their order."""
 
 import re
 from functools import cache
@@ -19,3 +19,9 @@ def migrations() -> list[tuple[int, str]]:
     """Return (number, text) of every migration, first to last."""
     files = sorted((HERE / "migrations").glob("[0-9]*.sql"))
     return [(int(file.name.split("_")[0]), file.read_text()) for file in files]
+
+
+@cache
+def script(name: str) -> str:
+    """Return the text of lua/<name>.lua."""
+    return (HERE / "lua" / f"{name}.lua").read_text()

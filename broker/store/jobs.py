@@ -175,6 +175,10 @@ class JobStore:
         """Take over unfinished uploads whose broker died or whose time is up."""
         return await self._many("abandoned", owner, GRACE_S, BATCH)
 
+    async def cut(self, job: Job, owner: UUID) -> Job | None:
+        """Take over one unfinished upload in order to discard it; None when its fence is stale or it is queued."""
+        return await self._one("cut", job.id, owner, job.fence)
+
     async def discard(self, job: Job) -> bool:
         """Delete the row of an unfinished upload; False when a copy is open or the fence is stale."""
         return await self._database.row(SQL["discard"], job.id, job.fence) is not None

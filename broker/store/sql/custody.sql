@@ -50,3 +50,9 @@ WITH gone AS (
 )
 UPDATE jobs SET version = version + 1, outputs_until = least(outputs_until, now())
 WHERE id = $1 AND EXISTS (SELECT FROM gone)
+
+-- name: unreadable
+-- Blobs whose store was silent when they were to be deleted, within the last day.
+SELECT ref FROM custody
+WHERE holder = 'blob' AND evidence = 'unreadable' AND closed_at > now() - interval '1 day'
+LIMIT $1

@@ -166,6 +166,12 @@ WITH stale AS (
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
+-- name: cut
+-- One unfinished upload goes to the caller, under a new fence, to be discarded.
+UPDATE jobs SET owner = $2, fence = fence + 1, version = version + 1
+WHERE id = $1 AND fence = $3 AND state = 'receiving'
+RETURNING jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
+
 -- name: discard
 -- Delete the row of an unfinished upload once no copy is open.
 DELETE FROM jobs WHERE id = $1 AND fence = $2 AND state = 'receiving' AND open_copies = 0 RETURNING id

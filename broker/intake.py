@@ -1,0 +1,262 @@
+"""The use case submit(): ask the policies, open custody, take the body in encrypted, hand over the key, queue, ring."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from functools import partial
+from uuid import UUID, uuid4
+
+import structlog
+
+from broker.changes import Change, Changes
+from broker.crypto.chunked import KEY_BYTES, Encryptor
+from broker.custody import Held
+from broker.errors import (
+    BrokerError,
+    IllegalTransition,
+    JobConflict,
+    KeyholderUnavailable,
+    OperationUnavailable,
+    QueueUnavailable,
+    StillHeld,
+    Unavailable,
+    UploadIncomplete,
+    UploadSuperseded,
+    UploadTooLarge,
+)
+from broker.fleet import Fleet
+from broker.incoming import Fingerprint, Incoming
+from broker.jobs import Job, JobState
+from broker.lease import Lease
+from broker.queue import Bell
+from broker.refusals import refused
+from broker.secret_memory import random_into, wipe
+from broker.settle import Settler
+from broker.store.blobs import new_name
+from broker.store.jobs import Admission, NewJob
+from broker.store.keys import PutAnswer
+from broker.store.stores import Stores
+from broker.submission import Patience, Place, Submission, new_key_id
+from policies.base import Admit, Facts, Refuse
+from policies.registry import Policies
+
+log = structlog.get_logger()
+
+DISCARD_AGAIN_S = 1.0
+
+
+class Intake:
+    """Takes work in."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        *,
+        bell: Bell,
+        changes: Changes,
+        settler: Settler,
+        policies: Policies,
+        fleet: Fleet,
+        lease: Lease,
+        patience: Patience,
+    ) -> None:
+        self._jobs = stores.jobs
+        self._custody = stores.custody
+        self._keys = stores.keys
+        self._blobs = stores.blobs
+        self._bell = bell
+        self._settler = settler
+        self._policies = policies
+        self._fleet = fleet
+        self._lease = lease
+        self._patience = patience
+        self._streams: dict[tuple[UUID, int], Incoming] = {}
+        self._undoing: set[asyncio.Task[None]] = set()
+        changes.listen(self._cut_superseded)
+
+    async def submit(self, submission: Submission, body: AsyncIterator[bytes]) -> tuple[Job, bool]:
+        """Return the job, and whether this request made it; a repeated upload gets the same job again."""
+        known = await self._jobs.find(submission.user_id, submission.public_id)
+        if known is not None and known.state is not JobState.RECEIVING:
+            return await self._replay(known, submission, body), False
+        admit = await self._ask(submission)
+        await self._bell.ping()
+        place = Place(blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.hello())
+        with self._lease.hold():
+            job = await self._receive(submission, place)
+            if job is None:
+                raise UploadSuperseded
+            return await self._take_in(job, place, submission, admit, body), True
+
+    async def let_go(self) -> None:
+        """Cut every stream: this process may hold nothing any more."""
+        for stream in self._streams.values():
+            stream.cut()
+
+    async def aclose(self) -> None:
+        """Wait for what is being undone."""
+        await asyncio.gather(*self._undoing, return_exceptions=True)
+
+    async def _ask(self, submission: Submission) -> Admit:
+        await self._fleet.require(submission.operation)
+        usage = await self._jobs.usage(submission.user_id, but=submission.public_id)
+        facts = Facts(
+            operation=submission.operation,
+            upload_bytes=submission.content_length,
+            live_jobs=usage.live,
+            jobs_last_minute=usage.last_minute,
+            start_within_s=submission.start_within_s,
+            finish_within_s=submission.finish_within_s,
+        )
+        return self._admitted(facts)
+
+    def _admitted(self, facts: Facts) -> Admit:
+        answer = self._policies.admit(facts)
+        if isinstance(answer, Refuse):
+            raise refused(answer)
+        return answer
+
+    async def _receive(self, submission: Submission, place: Place) -> Job | None:
+        pool = self._fleet.pool_of(submission.operation)
+        if pool is None:
+            raise OperationUnavailable
+        process = self._lease.process.id
+        new = NewJob(
+            id=uuid4(),
+            public_id=submission.public_id,
+            user_id=submission.user_id,
+            operation=submission.operation,
+            parameters=submission.parameters,
+            profile=self._policies.profile.name,
+            pool=pool,
+            owner=process,
+            within_s=self._patience.within_s,
+        )
+        job = await self._jobs.receive(new, place.copies(process))
+        if job is None:
+            job = await self._jobs.take_over(new, place.copies(process))
+            if job is not None:
+                await self._settler.announce(job)
+        return job
+
+    async def _take_in(
+        self, job: Job, place: Place, submission: Submission, admit: Admit, body: AsyncIterator[bytes]
+    ) -> Job:
+        key = bytearray(KEY_BYTES)
+        random_into(key)
+        incoming = self._incoming(key, place, submission)
+        self._streams[job.id, job.fence] = incoming
+        try:
+            async with asyncio.timeout(self._patience.within_s):
+                await self._store(place, incoming, body)
+            await self._hand_over(place, key, admit)
+            queued = await self._queue(job, incoming, submission, admit)
+        except BaseException as exc:
+            incoming.wipe()
+            self._undo(job)
+            if isinstance(exc, TimeoutError):
+                raise UploadIncomplete from exc
+            raise
+        finally:
+            wipe(key)
+            del self._streams[job.id, job.fence]
+        with suppress(QueueUnavailable):  # rescue rings again for what nobody claims
+            await self._bell.ring(queued.id, fence=queued.fence, pool=queued.pool)
+        log.info("job_queued", job_id=str(job.id), operation=job.operation)
+        return queued
+
+    def _incoming(self, key: bytearray, place: Place, submission: Submission) -> Incoming:
+        return Incoming(
+            Encryptor(key, context=place.blob.encode()),
+            Fingerprint(submission.token),
+            max_bytes=self._policies.profile.limits.max_upload_bytes,
+            idle_s=self._patience.idle_s,
+            check_size=partial(self._check_size, submission),
+        )
+
+    def _check_size(self, submission: Submission, width: int, height: int) -> None:
+        expected = self._fleet.estimate(submission.operation, submission.parameters, width, height)
+        facts = Facts(
+            operation=submission.operation,
+            width=width,
+            height=height,
+            output_pixels=expected.output_pixels if expected else None,
+            expected_s=expected.model_s if expected else None,
+            start_within_s=submission.start_within_s,
+            finish_within_s=submission.finish_within_s,
+        )
+        self._admitted(facts)
+
+    async def _store(self, place: Place, incoming: Incoming, body: AsyncIterator[bytes]) -> None:
+        try:
+            await self._blobs.put(place.blob, incoming.ciphertext(body))
+        except Exception as exc:
+            if isinstance(incoming.failure, BrokerError):
+                raise incoming.failure from exc
+            raise
+
+    async def _hand_over(self, place: Place, key: bytearray, admit: Admit) -> None:
+        # The key lives as long as the job may, by the keyholder's own clock, whatever else is alive.
+        answer = await self._keys.put(
+            place.key_id, key, ttl_s=math.ceil(admit.finish_within_s), incarnation=place.incarnation
+        )
+        if answer is not PutAnswer.OK:
+            raise KeyholderUnavailable(f"the keyholder answered {answer}")
+
+    async def _queue(self, job: Job, incoming: Incoming, submission: Submission, admit: Admit) -> Job:
+        assert incoming.kind is not None
+        admission = Admission(
+            media_type=incoming.kind.media_type,
+            upload_bytes=incoming.size_bytes,
+            fingerprint=incoming.finish(submission.operation, submission.parameters),
+            start_within_s=admit.start_within_s,
+            finish_within_s=admit.finish_within_s,
+        )
+        try:
+            return await self._jobs.admit(job, admission)
+        except IllegalTransition as exc:
+            raise UploadSuperseded from exc
+
+    async def _replay(self, known: Job, submission: Submission, body: AsyncIterator[bytes]) -> Job:
+        fingerprint = Fingerprint(submission.token)
+        size_bytes = 0
+        async with asyncio.timeout(self._patience.within_s):
+            async for chunk in body:
+                size_bytes += len(chunk)
+                if size_bytes > self._policies.profile.limits.max_upload_bytes:
+                    raise UploadTooLarge
+                fingerprint.update(chunk)
+        if not fingerprint.matches(known.fingerprint, submission.operation, submission.parameters):
+            raise JobConflict
+        return known
+
+    def _undo(self, job: Job) -> None:
+        task = asyncio.create_task(self._discard(job))
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
+
+    async def _discard(self, job: Job) -> None:
+        held = Held(process=self._lease.process.id, fence=job.fence)
+        while True:
+            try:
+                cut = await self._jobs.cut(job, held.process)
+                if cut is None:
+                    return await self._drop_superseded(job, held)
+                job = cut
+                await self._settler.discard(job, let_go=held)
+                return None
+            except (Unavailable, StillHeld, TimeoutError) as exc:
+                log.warning("discard_postponed", job_id=str(job.id), code=getattr(exc, "code", "timeout"))
+                await asyncio.sleep(DISCARD_AGAIN_S)
+
+    async def _drop_superseded(self, job: Job, held: Held) -> None:
+        # Our row is closed when the job was queued after all (the answer to the commit was lost): leave it alone.
+        copies = [copy for copy in await self._custody.copies(job.id) if copy.is_open and copy.fence == held.fence]
+        if any(held.is_row(copy) for copy in copies):
+            await self._settler.drop(job.id, copies, let_go=held)
+
+    def _cut_superseded(self, change: Change) -> None:
+        for (job_id, fence), stream in self._streams.items():
+            if job_id == change.id and fence < change.fence:
+                stream.cut()

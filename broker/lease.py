@@ -1,0 +1,113 @@
+"""This process's lease: while it is renewed it may hold uploads; before it ends the guard kills what still does."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+import structlog
+
+from broker.errors import StoreUnavailable
+from broker.guard import Guard
+from broker.store.processes import Facts, Process, ProcessStore
+
+log = structlog.get_logger()
+
+KILL_MARGIN_S = 1.0
+LET_GO_S = 0.5
+
+
+class Lease:
+    """
+    Renews every third of the lease, and arms the guard while anything is held.
+
+    Time is CLOCK_BOOTTIME, taken before each renewal is sent: the lease never looks longer here than in Postgres.
+    When it cannot be renewed, `let_go` is called half a second before the guard would kill.
+    """
+
+    def __init__(self, processes: ProcessStore, guard: Guard, *, role: str, lease_s: float, facts: Facts) -> None:
+        self._processes = processes
+        self._guard = guard
+        self._lease_s = lease_s
+        self._ends_s = 0.0
+        self._held = 0
+        self.process = Process(id=uuid4(), role=role, facts=facts)
+        self.renewed: Callable[[], Awaitable[None]] | None = None
+        self.let_go: Callable[[], Awaitable[None]] | None = None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether something new may be held."""
+        return _boottime_s() < self._ends_s - KILL_MARGIN_S - LET_GO_S
+
+    @contextmanager
+    def hold(self) -> Generator[None, None, None]:
+        """Hold a key or plaintext inside the block; raise StoreUnavailable when the lease is not safe."""
+        if not self.is_valid:
+            raise StoreUnavailable("this process has no lease")
+        self._held += 1
+        self._arm()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._arm()
+
+    async def open(self) -> None:
+        """Take the first lease."""
+        await self._register()
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        while True:
+            await asyncio.sleep(self._pause_s())
+            await self._renew()
+            if not self.is_valid and self._held and self.let_go is not None:
+                log.warning("lease_unsafe", count=self._held)
+                await self.let_go()
+
+    async def aclose(self) -> None:
+        """End the lease; nothing is held any more."""
+        with suppress(StoreUnavailable):
+            await self._processes.leave(self.process.id)
+
+    async def _register(self) -> None:
+        before_s = _boottime_s()
+        await self._processes.register(self.process, lease_s=self._lease_s)
+        self._ends_s = before_s + self._lease_s
+
+    async def _renew(self) -> None:
+        before_s = _boottime_s()
+        try:
+            async with asyncio.timeout(self._lease_s / 3):
+                renewed = await self._processes.renew(self.process, lease_s=self._lease_s)
+                if renewed:
+                    self._ends_s = before_s + self._lease_s
+                    self._arm()
+                    if self.renewed is not None:
+                        await self.renewed()
+                elif not self._held:
+                    await self._start_over()
+        except (StoreUnavailable, TimeoutError):
+            log.warning("lease_not_renewed")
+
+    async def _start_over(self) -> None:
+        # The lease ended while nothing was held: the old id is never used again.
+        self.process = Process(id=uuid4(), role=self.process.role, facts=self.process.facts)
+        await self._register()
+        log.info("lease_restarted", worker_id=str(self.process.id))
+
+    def _pause_s(self) -> float:
+        left_s = self._ends_s - KILL_MARGIN_S - LET_GO_S - _boottime_s()
+        return max(0.05, min(self._lease_s / 3, left_s)) if self._held else self._lease_s / 3
+
+    def _arm(self) -> None:
+        if self._held:
+            self._guard.arm(int((self._ends_s - KILL_MARGIN_S) * 1e9))
+        else:
+            self._guard.disarm()
+
+
+def _boottime_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

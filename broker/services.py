@@ -1,0 +1,146 @@
+"""The only wiring: settings in, every store and use case out. Both composition roots start here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from arq.connections import ArqRedis
+
+from broker.cancel import Cancellation
+from broker.changes import Changes
+from broker.config import Config, load_config
+from broker.fleet import Fleet
+from broker.guard import Guard
+from broker.intake import Intake
+from broker.jobs import Job
+from broker.lease import Lease
+from broker.metrics import Metrics
+from broker.queue import Bell, connect
+from broker.receipts import Signer
+from broker.rescue import Rescue
+from broker.settings import Settings
+from broker.settle import Retain, Settler
+from broker.store.blobs import BlobStore
+from broker.store.database import Database
+from broker.store.keys import Keyholder
+from broker.store.processes import Facts
+from broker.store.signing_key import load_signer
+from broker.store.stores import Stores, make_stores
+from broker.submission import Patience
+from broker.sweep import Sweep
+from policies.base import Facts as JobFacts
+from policies.registry import Policies, load_profile
+
+SWEEP_EVERY_S = 1.0
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a composition root hands to controllers, or to the runner of jobs."""
+
+    settings: Settings
+    config: Config
+    policies: Policies
+    metrics: Metrics
+    stores: Stores
+    redis: ArqRedis
+    signer: Signer
+    bell: Bell
+    changes: Changes
+    lease: Lease
+    fleet: Fleet
+    settler: Settler
+    intake: Intake
+    cancellation: Cancellation
+    rescue: Rescue
+    sweep: Sweep
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> AsyncGenerator[Services, None]:
+    """Wire everything, take a lease, keep the background loops going, and let go of all of it at the end."""
+    services = _wire(settings, role=role, facts=facts, guard=guard)
+    await services.stores.database.open()
+    try:
+        await services.lease.open()
+        await services.stores.receipts.key_used(services.signer.vkey)
+        async with _running(services.lease.run(), services.changes.run(), services.rescue.run(), services.sweep.run()):
+            yield services
+    finally:
+        await _close(services)
+
+
+@asynccontextmanager
+async def _running(*loops: Coroutine[object, object, object]) -> AsyncGenerator[None, None]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop) for loop in loops]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _close(services: Services) -> None:
+    await services.intake.aclose()
+    await services.lease.aclose()
+    await services.stores.keys.aclose()
+    await services.redis.aclose()
+    await services.stores.database.aclose()
+
+
+def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Services:
+    config = load_config(Path(settings.config_file) if settings.config_file else None)
+    policies = Policies(load_profile(settings.profile))
+    database = Database(settings.postgres_dsn, connections=settings.postgres_connections)
+    stores = make_stores(database, Keyholder(settings.keyholder_socket), BlobStore(settings.blobs_url))
+    redis = connect(settings.redis_url)
+    signer = load_signer(Path(settings.receipt_key_file), settings.receipt_name)
+    metrics, bell, changes = Metrics(), Bell(redis), Changes(redis)
+    fleet = Fleet(stores.processes, config)
+    lease = Lease(stores.processes, guard, role=role, lease_s=settings.lease_s, facts=facts)
+    settler = Settler(stores, signer=signer, changes=changes, retain=_outputs_for_s(policies), metrics=metrics)
+    intake = Intake(
+        stores,
+        bell=bell,
+        changes=changes,
+        settler=settler,
+        policies=policies,
+        fleet=fleet,
+        lease=lease,
+        patience=Patience(idle_s=settings.upload_idle_s, within_s=settings.upload_within_s),
+    )
+    rescue = Rescue(
+        stores,
+        settler=settler,
+        bell=bell,
+        lease=lease,
+        every_s=settings.rescue_every_s,
+        max_crashes=settings.max_crashes,
+    )
+    return Services(
+        settings=settings,
+        config=config,
+        policies=policies,
+        metrics=metrics,
+        stores=stores,
+        redis=redis,
+        signer=signer,
+        bell=bell,
+        changes=changes,
+        lease=lease,
+        fleet=fleet,
+        settler=settler,
+        intake=intake,
+        cancellation=Cancellation(stores, settler=settler, changes=changes, lease=lease),
+        rescue=rescue,
+        sweep=Sweep(stores, settler=settler, lease=lease, every_s=SWEEP_EVERY_S, retention=policies.profile.retention),
+    )
+
+
+def _outputs_for_s(policies: Policies) -> Retain:
+    def outputs_for_s(job: Job) -> float:
+        return float(policies.retain(JobFacts(operation=job.operation)).lifetime_s)
+
+    return outputs_for_s

@@ -1,0 +1,207 @@
+"""The only door to a final state: destroy every copy, see that it is gone, sign the receipt, and only then finish."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from broker.changes import Changes
+from broker.custody import Copy, Domain, Evidence, Held, Holder, What
+from broker.errors import (
+    BlobStillHeld,
+    BlobsUnavailable,
+    HolderStillAlive,
+    IllegalTransition,
+    KeyStillHeld,
+    StillHeld,
+    Unavailable,
+)
+from broker.jobs import Job, Outcome
+from broker.metrics import Held as StillThere
+from broker.metrics import Metrics
+from broker.receipts import Signer, statement
+from broker.store.jobs import SETTLING_LEASE_S
+from broker.store.stores import Stores
+from providers.base import Exposure
+
+log = structlog.get_logger()
+
+TOMBSTONE_S = 24 * 3600
+POSTPONE_S = 1.0
+LOOK_AGAIN_S = 0.05
+WITHIN_S = SETTLING_LEASE_S - 2.0
+
+T = TypeVar("T")
+Retain = Callable[[Job], float]
+"""How long a job's outputs are kept, seconds."""
+
+
+class Settler:
+    """Destroys copies and finishes jobs; every step may be repeated by anybody who holds the job's fence."""
+
+    def __init__(self, stores: Stores, *, signer: Signer, changes: Changes, retain: Retain, metrics: Metrics) -> None:
+        self._database = stores.database
+        self._jobs = stores.jobs
+        self._custody = stores.custody
+        self._keys = stores.keys
+        self._blobs = stores.blobs
+        self._signer = signer
+        self._changes = changes
+        self._retain = retain
+        self._metrics = metrics
+
+    async def settle(self, job: Job, *, let_go: Held | None = None) -> Job:
+        """
+        Bring a settling job under our fence to its final state; idempotent up to the last write.
+
+        `let_go` names what the calling process held of this job, when it has wiped it. Raises StillHeld while something
+        of the upload is there, Unavailable while a store is silent, IllegalTransition when somebody else took over.
+        """
+        async with asyncio.timeout(WITHIN_S):
+            copies = await self._custody.copies(job.id)
+            kept = set[str]()
+            if job.outcome is Outcome.SUCCEEDED:
+                outputs = await self._custody.outputs(job.id)
+                kept = {o.blob for o in outputs} | {o.key_id.hex() for o in outputs}
+            doomed = [copy for copy in _ours(copies) if copy.ref not in kept]
+            evidence = await self._destroy(job.id, doomed, let_go=let_go)
+            final = await self._finish(job, evidence)
+        log.info("job_finished", job_id=str(job.id), state=final.state, code=final.code, operation=final.operation)
+        await self._changes.publish(final)
+        return final
+
+    async def announce(self, job: Job) -> None:
+        """Tell whoever runs or watches the job that its outcome is decided."""
+        await self._changes.publish(job)
+
+    async def settle_or_postpone(self, job: Job, *, let_go: Held | None = None) -> Job | None:
+        """Settle, or leave the job for a later attempt by anybody; None when it is not final yet."""
+        try:
+            return await self.settle(job, let_go=let_go)
+        except IllegalTransition:
+            return None
+        except (StillHeld, Unavailable, TimeoutError) as exc:
+            self._alarm(job, exc)
+        try:
+            await self._jobs.postpone_settling(job, delay_s=POSTPONE_S)
+        except Unavailable:
+            log.warning("settling_not_postponed", job_id=str(job.id))
+        return None
+
+    async def discard(self, job: Job, *, let_go: Held | None = None) -> bool:
+        """Destroy an unfinished upload under our fence and delete its row; False when it is not ours any more."""
+        async with asyncio.timeout(WITHIN_S):
+            await self.drop(job.id, _ours(await self._custody.copies(job.id)), let_go=let_go)
+            return await self._jobs.discard(job)
+
+    async def drop(self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None = None) -> None:
+        """Destroy these copies and close their rows."""
+        await self._custody.close(await self._destroy(job_id, copies, let_go=let_go))
+
+    async def destroy_outputs(self, job_id: UUID) -> int:
+        """Destroy the outputs of a job; return how many copies were closed."""
+        async with asyncio.timeout(WITHIN_S):
+            copies = [c for c in _ours(await self._custody.copies(job_id)) if c.what is What.OUTPUT]
+            await self.drop(job_id, copies)
+            await self._custody.outputs_destroyed(job_id)
+        log.info("outputs_destroyed", job_id=str(job_id), count=len(copies))
+        return len(copies)
+
+    async def _destroy(self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None) -> dict[int, Evidence]:
+        keys = [copy for copy in copies if copy.holder is Holder.KEY]
+        blobs = [copy for copy in copies if copy.holder is Holder.BLOB]
+        processes = [copy for copy in copies if copy.holder is Holder.PROCESS]
+        await _all(self._shred(copy) for copy in keys)
+        gone = dict.fromkeys((copy.id for copy in keys), Evidence.SHREDDED)
+        gone |= await self._wait_for_holders(job_id, processes, let_go=let_go)
+        found = await _all(self._delete(copy) for copy in blobs)
+        return gone | dict(zip((copy.id for copy in blobs), found, strict=True))
+
+    async def _shred(self, copy: Copy) -> None:
+        key_id = bytes.fromhex(copy.ref)
+        await self._keys.shred(key_id, ttl_s=TOMBSTONE_S)
+        if await self._keys.has(key_id):
+            raise KeyStillHeld(f"custody {copy.id}")
+
+    async def _delete(self, copy: Copy) -> Evidence:
+        try:
+            await self._blobs.destroy(copy.ref)
+        except BlobsUnavailable:
+            # Its key was shredded before: what lies there can never be opened; the sweep deletes it later.
+            return Evidence.UNREADABLE
+        return Evidence.ABSENT
+
+    async def _wait_for_holders(
+        self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None
+    ) -> dict[int, Evidence]:
+        gone: dict[int, Evidence] = {
+            copy.id: Evidence.OVERWRITTEN for copy in copies if let_go is not None and let_go.is_row(copy)
+        }
+        waiting: dict[int, str] = {copy.id: copy.ref for copy in copies if copy.id not in gone}
+        with self._changes.watch(job_id) as changed:
+            while waiting:
+                ended = await self._custody.ended_holders(list(waiting.values()))
+                gone |= {copy_id: Evidence.LEASE_ENDED for copy_id, ref in waiting.items() if ref in ended}
+                still = {copy.id for copy in _ours(await self._custody.copies(job_id))}
+                waiting = {i: ref for i, ref in waiting.items() if i in still and i not in gone}
+                await _pause(changed if waiting else None)
+        return gone
+
+    async def _finish(self, job: Job, evidence: dict[int, Evidence]) -> Job:
+        try:
+            async with self._database.transaction() as connection:
+                copies = await self._custody.close_in(connection, job.id, evidence)
+                receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
+                note = self._signer.sign(receipt)
+                final = await self._jobs.finish(connection, job, note=note, outputs_for_s=self._retain(job))
+        except asyncpg.CheckViolationError as exc:
+            raise HolderStillAlive(f"job {job.id}") from exc
+        if final.decided_at is not None and final.finalized_at is not None:
+            took_s = (final.finalized_at - final.decided_at).total_seconds()
+            self._metrics.destroyed_seconds.labels(outcome=final.state).observe(took_s)
+        return final
+
+    def _alarm(self, job: Job, exc: Exception) -> None:
+        if isinstance(exc, StillHeld):
+            self._metrics.still_held.labels(what=_still_there(exc)).inc()
+        code = exc.code if isinstance(exc, StillHeld | Unavailable) else "timeout"
+        log.warning("settling_postponed", job_id=str(job.id), code=code)
+
+
+def _still_there(exc: StillHeld) -> StillThere:
+    if isinstance(exc, KeyStillHeld):
+        return StillThere.KEY
+    return StillThere.BLOB if isinstance(exc, BlobStillHeld) else StillThere.HOLDER
+
+
+def _ours(copies: Sequence[Copy]) -> list[Copy]:
+    return [copy for copy in copies if copy.is_open and copy.domain is Domain.OURS]
+
+
+def _exposure(copies: Sequence[Copy]) -> Exposure:
+    # Without a provider row nothing has left; adapters that disclose record their exposure there.
+    terms = [Exposure(copy.detail) for copy in copies if copy.domain is Domain.PROVIDER]
+    return max(terms, key=lambda exposure: exposure.rank, default=Exposure.LOCAL)
+
+
+def _settled_at(copies: Sequence[Copy]) -> datetime:
+    return max((copy.closed_at for copy in copies if copy.closed_at is not None), default=datetime.now(UTC))
+
+
+async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
+    return list(await asyncio.gather(*calls))
+
+
+async def _pause(changed: asyncio.Event | None) -> None:
+    if changed is None:
+        return
+    try:
+        async with asyncio.timeout(LOOK_AGAIN_S):
+            await changed.wait()
+    except TimeoutError:
+        pass
+    changed.clear()

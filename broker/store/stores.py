@@ -1,0 +1,39 @@
+"""Everything that outlives a request, as one value that use cases take."""
+
+import msgspec
+
+from broker.store.blobs import BlobStore
+from broker.store.custody import CustodyStore
+from broker.store.database import Database
+from broker.store.jobs import JobStore
+from broker.store.keys import Keyholder
+from broker.store.processes import ProcessStore
+from broker.store.receipts import ReceiptStore
+from broker.store.users import UserStore
+
+
+class Stores(msgspec.Struct, frozen=True, kw_only=True):
+    """Postgres' tables, the keyholder and the blob store."""
+
+    database: Database
+    jobs: JobStore
+    custody: CustodyStore
+    processes: ProcessStore
+    users: UserStore
+    receipts: ReceiptStore
+    keys: Keyholder
+    blobs: BlobStore
+
+
+def make_stores(database: Database, keys: Keyholder, blobs: BlobStore) -> Stores:
+    """Put the tables of one database beside a keyholder and a blob store."""
+    return Stores(
+        database=database,
+        jobs=JobStore(database),
+        custody=CustodyStore(database),
+        processes=ProcessStore(database),
+        users=UserStore(database),
+        receipts=ReceiptStore(database),
+        keys=keys,
+        blobs=blobs,
+    )

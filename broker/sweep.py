@@ -1,0 +1,62 @@
+"""Data past its time: unfinished uploads, outputs, records, idle users, blobs whose store was silent."""
+
+import asyncio
+import random
+
+import structlog
+
+from broker.errors import BrokerError
+from broker.jobs import Job
+from broker.lease import Lease
+from broker.settle import Settler
+from broker.store.stores import Stores
+from policies.retention import Retention
+
+log = structlog.get_logger()
+
+
+class Sweep:
+    """Runs in every broker and every worker, so that either side alone suffices."""
+
+    def __init__(self, stores: Stores, *, settler: Settler, lease: Lease, every_s: float, retention: Retention) -> None:
+        self._jobs = stores.jobs
+        self._custody = stores.custody
+        self._processes = stores.processes
+        self._users = stores.users
+        self._blobs = stores.blobs
+        self._settler = settler
+        self._lease = lease
+        self._every_s = every_s
+        self._retention = retention
+
+    async def run(self) -> None:
+        """Pass after pass until cancelled; what fails is tried again in the next one."""
+        passes = 0
+        while True:
+            await asyncio.sleep(self._every_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the passes
+            try:
+                await self.once()
+                if passes % 60 == 0:
+                    await self.records()
+                passes += 1
+            except (BrokerError, TimeoutError) as exc:
+                log.warning("sweep_failed", code=getattr(exc, "code", "timeout"))
+
+    async def once(self) -> None:
+        """Destroy unfinished uploads and outputs whose time is up."""
+        for job in await self._jobs.abandoned(self._lease.process.id):
+            await self._discard(job)
+        for job_id in await self._custody.stray_outputs():
+            await self._settler.destroy_outputs(job_id)
+
+    async def records(self) -> None:
+        """Delete rows whose time is up, and ciphertext that could not be deleted when its key was shredded."""
+        for blob in await self._custody.unreadable():
+            await self._blobs.destroy(blob)
+        await self._jobs.forget(records_for_s=self._retention.records_for_s)
+        await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
+        await self._processes.forget_dead()
+
+    async def _discard(self, job: Job) -> None:
+        gone = await self._settler.discard(job)
+        log.info("upload_discarded", job_id=str(job.id), state="absent" if gone else "held")
