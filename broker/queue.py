@@ -1,5 +1,6 @@
 """The bell: tells arq that a job waits. It carries a job id and nothing else; Postgres is the truth."""
 
+from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
 
@@ -28,7 +29,8 @@ def wake_name(pool: str) -> str:
 
 def connect(redis_url: str) -> ArqRedis:
     """Make arq's client: msgspec instead of pickle, every wait bounded."""
-    make_pool: Any = ConnectionPool.from_url  # redis-py types its keywords as unknown
+    # redis-py types its keywords as unknown.
+    make_pool = cast("Callable[..., Any]", ConnectionPool.from_url)  # pyright: ignore[reportUnknownMemberType]
     pool = make_pool(redis_url, socket_connect_timeout=TIMEOUT_S, max_connections=200)
     return ArqRedis(
         pool, job_serializer=msgspec.msgpack.encode, job_deserializer=msgspec.msgpack.decode, default_queue_name=""
