@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -23,6 +24,7 @@ _OLDEST_REDIS: Final = (6, 2)
 _LONGEST_DIRECTORY_BYTES: Final = 67
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9/._-]+")
 _START_WITHIN_S: Final = 30.0
+LOCK_WITHIN_S: Final = 5.0
 
 # On stdin: nothing is written that could be stale, and nothing is kept when Redis ends.
 _REDIS_CONFIGURATION: Final = b"""\
@@ -127,7 +129,7 @@ class Embedded:
     async def _take_lock(self) -> None:
         """Wait a little: the servers of a stack that was killed need a moment to notice."""
         self._lock_fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        if not await until(lambda: _try_lock(self._lock_fd), timeout_s=5.0):
+        if not await until(lambda: _try_lock(self._lock_fd), timeout_s=LOCK_WITHIN_S):
             self._release()
             raise StackInUse(f"another stack runs on {self._directory}")
 
@@ -145,9 +147,16 @@ class Embedded:
         longest = f"{path}/postgres/{SOCKET_NAME}"
         if len(path.encode()) <= _LONGEST_DIRECTORY_BYTES and _PLAIN_PATH.fullmatch(longest):
             return
-        # Not TMPDIR, which may be long itself; mkdtemp makes it 0700.
-        self._short = Path(tempfile.mkdtemp(prefix="lethe-", dir="/tmp"))
-        (self._short / "s").symlink_to(self._directory)
+        # Not TMPDIR, which may be long itself. The same name at each start, so that a killed stack leaves no trail.
+        digest = hashlib.sha256(path.encode()).hexdigest()[:16]
+        short = Path(f"/tmp/lethe-{os.geteuid()}-{digest}")  # noqa: S108 -- used only when it is ours alone
+        short.mkdir(mode=0o700, exist_ok=True)
+        found = short.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise StackError(f"{short} is not ours alone; remove it, or give the stack a shorter directory")
+        self._short = short
+        (short / "s").unlink(missing_ok=True)
+        (short / "s").symlink_to(self._directory)
 
     @property
     def _base(self) -> Path:

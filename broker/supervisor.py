@@ -48,6 +48,11 @@ class Supervisor:
     ) -> None:
         await self.stop()
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """Which process each service is at this moment."""
+        return {name: child.pid for name, child in self._children.items()}
+
     async def start(self, service: Service) -> Child:
         """Start a process and wait until it is ready; ChildDied or ChildNotReady name it and its last log lines."""
         child = self._spawn(service)
