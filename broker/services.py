@@ -86,7 +86,7 @@ async def _close(services: Services) -> None:
     await services.intake.aclose()
     await services.lease.aclose()
     await services.stores.keys.aclose()
-    await services.redis.aclose()
+    await services.redis.aclose(close_connection_pool=True)
     await services.stores.database.aclose()
 
 

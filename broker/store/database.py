@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
-from asyncpg.pool import PoolConnectionProxy
 
 from broker.errors import StoreUnavailable
 
@@ -26,7 +25,10 @@ LOST = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
-Connection = PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+else:
+    Connection = asyncpg.pool.PoolConnectionProxy  # a generic in its stubs alone
 
 
 class Database:

@@ -10,7 +10,7 @@ import msgspec
 from broker.custody import NewCopy
 from broker.errors import IllegalTransition
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
-from broker.store.database import Database
+from broker.store.database import Connection, Database
 from broker.store.files import statements
 
 SQL = statements("jobs")
@@ -162,9 +162,7 @@ class JobStore:
         """Let somebody take the settling up again after `delay_s`."""
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
-    async def finish(
-        self, connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], job: Job, *, note: str, outputs_for_s: float
-    ) -> Job:
+    async def finish(self, connection: Connection, job: Job, *, note: str, outputs_for_s: float) -> Job:
         """Write the final state and its first receipt, in the transaction of `connection`."""
         row = await connection.fetchrow(SQL["finish"], job.id, job.fence, outputs_for_s, job.outcome, 1, note)
         if row is None:

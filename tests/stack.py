@@ -1,0 +1,161 @@
+"""Real servers for tests: one Postgres, Redis and keyholder a session, one database a test."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+
+from broker.embedded import Embedded
+from broker.guard import Guard
+from broker.jobs import Job
+from broker.migrate import migrate
+from broker.services import Services, open_services
+from broker.settings import Settings
+from broker.store.processes import Facts, Process
+from broker.submission import Submission
+from tests.keyholder_process import KeyholderProcess
+
+DATA = Path(__file__).parents[1] / ".lethe" / "data"
+CONFIG = Path(__file__).with_name("lethe.toml")
+TEMPLATE = "lethe_template"
+OPERATIONS = ("noop", "upscale", "restyle")
+JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+
+
+class Servers:
+    """Postgres, Redis and a keyholder that live as long as the test session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.embedded = Embedded(folder / "stack", data_directory=DATA)
+        asyncio.run(self._start())
+        self.keyholder = KeyholderProcess(self.embedded.run_directory / "keyholder.sock")
+
+    async def _start(self) -> None:
+        await self.embedded.start()
+        await self.run_sql(f"CREATE DATABASE {TEMPLATE}")
+        await migrate(self.dsn(TEMPLATE))
+
+    def dsn(self, database: str) -> str:
+        return self.embedded.postgres_dsn.replace("@/lethe?", f"@/{database}?")
+
+    async def run_sql(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.embedded.postgres_dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def stop(self) -> None:
+        self.keyholder.stop()
+        asyncio.run(self.embedded.stop())
+
+
+@asynccontextmanager
+async def own_database(servers: Servers) -> AsyncGenerator[str]:
+    name = f"t_{secrets.token_hex(6)}"
+    await servers.run_sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    try:
+        yield servers.dsn(name)
+    finally:
+        await servers.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def settings_for(servers: Servers, dsn: str, folder: Path) -> Settings:
+    return Settings(
+        postgres_dsn=dsn,
+        redis_url=servers.embedded.redis_url,
+        blobs_url=f"file://{folder}/blobs",
+        keyholder_socket=servers.keyholder.socket_path,
+        receipt_key_file=str(folder / "receipt.key"),
+        receipt_name="lethe.test/receipts",
+        config_file=str(CONFIG),
+        data_dir=str(DATA),
+        listen="127.0.0.1:0",
+        operator_listen="127.0.0.1:0",
+        lease_s=3.0,
+        rescue_every_s=0.1,
+        upload_idle_s=1.0,
+        upload_within_s=20.0,
+    )
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Settings as the variables that a child process reads."""
+    encoded: dict[str, object] = msgspec.to_builtins(settings)
+    return {name: str(value) for name, value in encoded.items()}
+
+
+class PipeGuard:
+    """A guard without teeth: the deadlines that would kill can be read from its pipe."""
+
+    def __init__(self) -> None:
+        self.reading, writing = os.pipe()
+        os.set_blocking(self.reading, False)
+        self.guard = Guard(writing)
+        self._writing = writing
+
+    def close(self) -> None:
+        for descriptor in (self.reading, self._writing):
+            with suppress(OSError):
+                os.close(descriptor)
+
+    def deadlines(self) -> list[int]:
+        with suppress(BlockingIOError):
+            data = os.read(self.reading, 1 << 16)
+            return [int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)]
+        return []
+
+
+@asynccontextmanager
+async def running_services(settings: Settings, *, role: str = "broker") -> AsyncGenerator[Services]:
+    pipe = PipeGuard()
+    try:
+        async with open_services(settings, role=role, facts=Facts(), guard=pipe.guard) as services:
+            yield services
+    finally:
+        pipe.close()
+
+
+async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:
+    """A row that says that a worker lives, for tests that play the worker themselves."""
+    facts = Facts(pool="gpu", operations=OPERATIONS)
+    process = Process(id=uuid4(), role="gpu", facts=facts)
+    await services.stores.processes.register(process, lease_s=lease_s)
+    return process.id
+
+
+async def body_of(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def upload_bytes(size: int = 5_000) -> bytes:
+    """Bytes that pass the door as a JPEG; the rest is noise."""
+    return JPEG_HEAD + os.urandom(size - len(JPEG_HEAD))
+
+
+async def submission(services: Services, **changed: object) -> Submission:
+    new = await services.stores.users.mint()
+    plain = Submission(
+        user_id=new.user_id,
+        token=new.token,
+        public_id=uuid4(),
+        operation="noop",
+        parameters={},
+        content_length=None,
+        start_within_s=None,
+        finish_within_s=None,
+    )
+    return msgspec.structs.replace(plain, **changed)
+
+
+async def queued_job(services: Services, body: bytes | None = None) -> Job:
+    """A whole upload, waiting to be claimed."""
+    job, _ = await services.intake.submit(await submission(services), body_of(body or upload_bytes()))
+    return job
