@@ -36,7 +36,7 @@ class Zygote:
 
     @classmethod
     async def start(cls, limits: ImageLimits, *, children: int = 4, program: str = NURSERY) -> Self:
-        """Start the process, wait until its codecs are loaded; raise SandboxUnavailable where it cannot be fenced in."""
+        """Start the process and wait for its codecs; raise SandboxUnavailable where children cannot be fenced in."""
         zygote = cls(limits, children=children, program=program)
         await zygote._open_line()
         return zygote

@@ -1,0 +1,38 @@
+"""A zygote whose PNG codec is hostile: what stands in the picture is the attack that it tries. For tests only."""
+
+import ctypes
+from typing import IO, Final
+
+from PIL import Image
+
+from tests.attacks import run
+from workers.images import nursery
+
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+MARK: Final = b"ATTACK:"
+HARMLESS_WIDTH: Final = 7
+BREACHED_WIDTH: Final = 42
+
+
+def hostile_picture(attack: str) -> bytes:
+    """Make the picture that has this attack tried."""
+    return SIGNATURE + MARK + attack.encode()
+
+
+def _open(fp: IO[bytes], _: str | bytes) -> Image.Image:
+    data = fp.read(200)
+    if not data.startswith(SIGNATURE + MARK):
+        raise OSError("not mine")
+    attack = data.removeprefix(SIGNATURE + MARK).decode()
+    while attack == "hang":
+        pass
+    if attack == "crash":
+        ctypes.string_at(0)
+    width = HARMLESS_WIDTH if attack == "harmless" or not run(attack) else BREACHED_WIDTH
+    return Image.new("RGB", (width, 1))
+
+
+if __name__ == "__main__":
+    Image.init()
+    Image.register_open("PNG", _open, lambda prefix: prefix.startswith(SIGNATURE))  # pyright: ignore[reportArgumentType] - any opener that gives a picture
+    nursery.main()
