@@ -16,7 +16,7 @@ from workers.models.weights import Weights, find
 # Read by OpenMP when ncnn loads. Its threads spin at every barrier by default: with one other busy process on two cores
 # a picture took 3.2 s instead of 0.47 s.
 os.putenv("GOMP_SPINCOUNT", "1000")
-import ncnn  # noqa: E402 - must follow the line above
+import ncnn
 
 
 @contextmanager

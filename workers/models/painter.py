@@ -31,11 +31,13 @@ class Painter:
         async with self._turn:
             source = frame(picture)
             painted = blank(picture.width * scale, picture.height * scale, picture.channels)
-            target = frame(painted, writable=True)
+            # Emptied at the end: whatever the thread still holds for an instant then holds no picture.
+            frames = [source, frame(painted, writable=True)]
+            del source
             busy_s = 0.0
             try:
                 for done, tile in enumerate(tiles, 1):
-                    busy_s += await self.call(partial(_timed, partial(brush, source, target, tile)))
+                    busy_s += await self.call(partial(_stroke, brush, frames, tile))
                     await report(done / len(tiles))
             except BaseException as stopped:
                 destroy(painted)
@@ -43,7 +45,7 @@ class Painter:
                 traceback.clear_frames(stopped.__traceback__)
                 raise
             finally:
-                del source, target
+                frames.clear()
             return painted, busy_s
 
     async def call(self, work: Callable[[], T]) -> T:
@@ -60,9 +62,10 @@ class Painter:
         self._thread.shutdown()
 
 
-def _timed(work: Callable[[], None]) -> float:
+def _stroke(brush: Brush, frames: list[Frame], tile: Tile) -> float:
     began = perf_counter()
-    work()
+    source, target = frames
+    brush(source, target, tile)
     return perf_counter() - began
 
 
