@@ -1,17 +1,27 @@
 """A zygote whose PNG codec is hostile: what stands in the picture is the attack that it tries. For tests only."""
 
 import ctypes
+import os
 from typing import IO, Final
 
+import msgspec
 from PIL import Image
 
-from tests.attacks import run
+from tests.attacks import VERDICT_FD, run
 from workers.images import nursery
+from workers.images.orders import Verdict
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 MARK: Final = b"ATTACK:"
 HARMLESS_WIDTH: Final = 7
 BREACHED_WIDTH: Final = 42
+LIES: Final = {
+    "lie_garbage": b"\xc1 no verdict",
+    "lie_larger": msgspec.msgpack.encode(Verdict(width=1_000_000, height=1_000_000, channels=3)),
+    "lie_negative": msgspec.msgpack.encode(Verdict(width=-10, height=-10, channels=3)),
+    "lie_channels": msgspec.msgpack.encode(Verdict(width=10, height=10, channels=400)),
+    "lie_number": msgspec.msgpack.encode(Verdict(number=1, obstacle="none of yours")),
+}
 
 
 def hostile_picture(attack: str) -> bytes:
@@ -28,6 +38,8 @@ def _open(fp: IO[bytes], _: str | bytes) -> Image.Image:
         pass
     if attack == "crash":
         ctypes.string_at(0)
+    if attack in LIES:
+        os.write(VERDICT_FD, LIES[attack])
     width = HARMLESS_WIDTH if attack == "harmless" or not run(attack) else BREACHED_WIDTH
     return Image.new("RGB", (width, 1))
 

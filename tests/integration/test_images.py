@@ -163,9 +163,9 @@ async def test_the_pixel_limit_is_exact(zygote: Zygote) -> None:
         await decode(zygote, png, ImageLimits(max_pixels=4999))
 
 
-@pytest.mark.parametrize("name", ["PNG", "WEBP"])
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "MPO"])
 async def test_only_the_first_frame_is_taken(zygote: Zygote, name: str) -> None:
-    """An animation counts as its first frame."""
+    """An animation, or what a phone appends to its photo, counts as the first picture."""
     picture = await seen(zygote, animated(name))
     assert is_near(picture.convert("RGB").getpixel((5, 16)), LEFT, 30)
     assert is_near(picture.convert("RGB").getpixel((58, 16)), RIGHT, 30)

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from providers.base import Pixels, Upload
 from tests.attacks import ATTACKS, SECRET_NAME
-from tests.evil_nursery import BREACHED_WIDTH, HARMLESS_WIDTH, hostile_picture
+from tests.evil_nursery import BREACHED_WIDTH, HARMLESS_WIDTH, LIES, hostile_picture
 from workers.images.errors import ImageFault, InvalidImage, SandboxUnavailable
 from workers.images.line import ENVIRONMENT
 from workers.images.orders import ImageLimits
@@ -134,6 +134,15 @@ async def test_a_crash_kills_the_child_alone(evil: Zygote) -> None:
     assert evil.pid == before
 
 
+@pytest.mark.parametrize("lie", LIES)
+async def test_a_child_is_not_believed(evil: Zygote, lie: str) -> None:
+    """A child that was taken over cannot make the worker believe sizes that cannot be, nor speak for another."""
+    with pytest.raises(InvalidImage) as refused:
+        await decode(evil, hostile_picture(lie))
+    assert refused.value.code in (ImageFault.DECODER_FAILED, ImageFault.DECODER_KILLED)
+    assert (await decode(evil, hostile_picture("harmless"))).width == HARMLESS_WIDTH
+
+
 async def test_a_child_that_hangs_is_killed(evil: Zygote) -> None:
     """A codec that never ends is killed at its timeout, and gone before the answer."""
     task = asyncio.create_task(decode(evil, hostile_picture("hang"), ImageLimits(max_pixels=100, timeout_s=0.3)))
@@ -209,6 +218,18 @@ async def test_all_die_with_the_worker() -> None:
         assert len(pids) == 2
         worker.kill()
     await until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+async def test_nothing_starts_after_the_end() -> None:
+    """Closing fails what is open, and starts no further process for it."""
+    zygote = await Zygote.start(LIMITS, program=EVIL)
+    task = asyncio.create_task(decode(zygote, hostile_picture("hang")))
+    child = await the_child_of(zygote)
+    await zygote.aclose()
+    with pytest.raises(SandboxUnavailable):
+        await task
+    await until(lambda: not is_alive(child))
+    assert zygote.pid is None
 
 
 async def test_a_zygote_that_cannot_start_is_refused() -> None:

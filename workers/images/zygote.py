@@ -15,7 +15,7 @@ import msgspec
 
 from broker.sniff import ImageKind
 from providers.base import Pixels, Upload
-from workers.images.errors import EncodingFailed, ImageFault, InvalidImage
+from workers.images.errors import EncodingFailed, ImageFault, InvalidImage, SandboxUnavailable
 from workers.images.line import NURSERY, Line, ZygoteGone
 from workers.images.orders import DecodeOrder, EncodeOrder, ImageLimits, Order, Verdict
 
@@ -33,6 +33,7 @@ class Zygote:
         self._slots = asyncio.Semaphore(children)
         self._starting = asyncio.Lock()
         self._line: Line | None = None
+        self._is_closed = False
 
     @classmethod
     async def start(cls, limits: ImageLimits, *, children: int = 4, program: str = NURSERY) -> Self:
@@ -92,7 +93,8 @@ class Zygote:
         return Upload(fd=made_fd, size_bytes=verdict.size_bytes)
 
     async def aclose(self) -> None:
-        """End the zygote, and with it every child."""
+        """End the zygote, and with it every child; what is still open fails with SandboxUnavailable."""
+        self._is_closed = True
         if self._line is not None:
             await self._line.aclose()
 
@@ -109,6 +111,8 @@ class Zygote:
 
     async def _open_line(self) -> Line:
         async with self._starting:
+            if self._is_closed:
+                raise SandboxUnavailable("closed")
             if self._line is None or self._line.is_broken:
                 if self._line is not None:
                     await self._line.aclose()
