@@ -15,6 +15,7 @@ import msgspec
 from broker.prctl import die_with_parent
 
 _LOOK_AGAIN_S: Final = 0.02
+_QUIT_WITHIN_S: Final = 0.5
 _LOG_KEPT_BYTES: Final = 1_048_576
 _TAIL_BYTES: Final = 8_192
 
@@ -87,11 +88,12 @@ class Child:
             raise ChildNotReady(f"{self.name} was not ready after {timeout_s:.0f} s; {self.log} ends with:\n{lines}")
 
     async def stop(self, *, signum: int = signal.SIGTERM, grace_s: float = 3.0) -> None:
-        """Ask it to end, then SIGKILL its whole group; returns when it is gone."""
+        """Ask it to end, tell it (SIGQUIT lets a guard take its group along), then SIGKILL; returns when it is gone."""
         try:
-            if self.returncode is None:
-                os.kill(self.pid, signum)
-                await self.wait(timeout_s=grace_s)
+            for asked, within_s in ((signum, grace_s), (signal.SIGQUIT, _QUIT_WITHIN_S)):
+                if self.returncode is None:
+                    os.kill(self.pid, asked)
+                    await self.wait(timeout_s=within_s)
         finally:
             self.kill()
 

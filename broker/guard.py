@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
-from broker.prctl import adopt_orphans, die_with_parent
+from broker.prctl import adopt_orphans, die_with_parent, soften_death_with_parent
 
 GUARD_FD_VARIABLE: Final = "LETHE_GUARD_FD"
 EXIT_LEASE_ENDED: Final = 75
@@ -24,6 +24,9 @@ FREED_HEAP_TUNABLES: Final = "glibc.malloc.tcache_count=0:glibc.malloc.perturb=1
 
 _DEADLINE = struct.Struct("<Q")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# "At once": not passed on, the group is killed. Our own parent's end comes as this signal too, instead of the SIGKILL
+# that would leave grandchildren behind.
+_AT_ONCE = signal.SIGQUIT
 # poll() does not count time spent suspended, CLOCK_BOOTTIME does: look at the clock at least this often while armed.
 _LOOK_AGAIN_MS = 100
 
@@ -90,6 +93,7 @@ def hardened(environment: Mapping[str, str]) -> dict[str, str]:
 def run_guarded(argv: Sequence[str]) -> int:
     """Run argv in a process group of its own until it ends or its deadline passes; return the exit code."""
     adopt_orphans()
+    soften_death_with_parent(_AT_ONCE)
     read_fd, write_fd = os.pipe()
     wake_fd = _wake_on_signals()
     environment = hardened(os.environ)  # noqa: TID251 -- passed on to the child whole, not read
@@ -106,6 +110,8 @@ def run_guarded(argv: Sequence[str]) -> int:
     _forward_signals_to(child.pid)
     expired = _watch(child.pid, read_fd, wake_fd)
     _kill_everything(child.pid)
+    for signum in (*_FORWARDED, _AT_ONCE):
+        signal.signal(signum, signal.SIG_IGN)
     if expired:
         return EXIT_LEASE_ENDED
     code = child.wait()
@@ -128,8 +134,12 @@ def _forward_signals_to(pid: int) -> None:
     def forward(signum: int, _frame: FrameType | None) -> None:
         os.kill(pid, signum)  # never another process: the child stays a zombie until run_guarded() waits for it
 
+    def kill_group(_signum: int, _frame: FrameType | None) -> None:
+        os.killpg(pid, signal.SIGKILL)
+
     for signum in _FORWARDED:
         signal.signal(signum, forward)
+    signal.signal(_AT_ONCE, kill_group)
 
 
 def _watch(pid: int, read_fd: int, wake_fd: int) -> bool:

@@ -3,9 +3,11 @@
 import ctypes
 import os
 import resource
+import threading
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -17,8 +19,10 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 def die_with_parent(signum: int) -> Callable[[], None]:
     """Return a preexec function: the child gets `signum` when this process ends, gains no privileges, dumps no core.
 
-    The kernel watches the *thread* that forked: call this, and start the child, from the main thread.
+    The kernel watches the *thread* that forked, not the process: hence from the main thread only.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("children that die with us are started from the main thread")
     parent = os.getpid()
 
     def in_child() -> None:
@@ -30,6 +34,14 @@ def die_with_parent(signum: int) -> Callable[[], None]:
             os._exit(126)
 
     return in_child
+
+
+def soften_death_with_parent(signum: int) -> None:
+    """Where our end is tied to our parent's, get `signum`, which can be acted on, instead of what the parent chose."""
+    chosen = ctypes.c_int()
+    _check(_prctl(_PR_GET_PDEATHSIG, ctypes.byref(chosen), 0, 0, 0))
+    if chosen.value:
+        _check(_prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0))
 
 
 def refuse_dumps() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,8 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from broker.children import ChildDied, spawn, until
+from broker.children import until
 from broker.embedded import Embedded, StackInUse
-from broker.supervisor import Service, Supervisor
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = REPOSITORY / ".lethe/data"
@@ -249,50 +247,3 @@ def test_ordinary_user(start_stack: StartStack) -> None:
         assert (directory / "stack/postgres").owner() == user
     finally:
         shutil.rmtree(directory)
-
-
-def script(*lines: str) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", "\n".join(lines))
-
-
-async def test_child_that_dies_says_why(tmp_path: Path) -> None:
-    """The error names the process, its exit code and its last log lines."""
-    child = spawn(script("echo the reason >&2", "exit 3"), name="broker", env={}, log=tmp_path / "broker.log")
-    with pytest.raises(ChildDied, match=r"(?s)broker ended with exit code 3.*the reason"):
-        await child.wait_ready(lambda: False, timeout_s=5)
-
-
-async def test_stubborn_child_is_killed_with_its_group(tmp_path: Path) -> None:
-    """Who does not end when asked is killed, and so is what it started."""
-    child = spawn(
-        script("trap '' TERM", "sleep 60 &", "echo $!", "wait"), name="stubborn", env={}, log=tmp_path / "log"
-    )
-    assert await until(lambda: child.last_lines().isdigit(), timeout_s=5)
-    await child.stop(grace_s=0.1)
-    assert child.returncode == -signal.SIGKILL
-    inside = Path(f"/proc/{child.last_lines()}/stat")
-    assert await until(lambda: not inside.exists() or " Z " in inside.read_text(), timeout_s=5)
-
-
-async def test_dead_service_is_restarted_and_all_are_stopped(tmp_path: Path) -> None:
-    """A service that dies comes back, with a report; leaving the supervisor stops everything in reverse order."""
-    reports: list[str] = []
-    stopping = asyncio.Event()
-    service = Service(name="worker", argv=script("sleep 60"), env={"PATH": "/usr/bin:/bin"}, is_ready=lambda: True)
-    async with Supervisor(logs=tmp_path, report=reports.append) as supervisor, asyncio.TaskGroup() as group:
-        child = await supervisor.start(service)
-        group.create_task(supervisor.watch(stopping))
-        os.kill(child.pid, signal.SIGKILL)
-        assert await until(lambda: "worker" in supervisor.pids and supervisor.pids["worker"] != child.pid, timeout_s=5)
-        pid = supervisor.pids["worker"]
-        stopping.set()
-    assert "worker ended with exit code -9" in reports[0]
-    assert not Path(f"/proc/{pid}").exists()
-
-
-async def test_dead_server_ends_the_watch(tmp_path: Path) -> None:
-    """Without Postgres or Redis nothing works: the stack stops and says which one died."""
-    server = spawn(script("exit 1"), name="postgres", env={}, log=tmp_path / "postgres.log")
-    async with Supervisor(logs=tmp_path, report=print) as supervisor:
-        with pytest.raises(ChildDied, match="postgres"):
-            await supervisor.watch(asyncio.Event(), servers=[server])

@@ -129,6 +129,18 @@ def test_signals_are_passed_on(guarded: Callable[[str], Running], signum: signal
     assert guard.wait(timeout=5) == signum + 40
 
 
+def test_sigquit_kills_at_once(guarded: Callable[[str], Running]) -> None:
+    """SIGQUIT is for the guard itself: it kills a child that is deaf to everything else, and its children."""
+    guard = guarded(
+        "inside = subprocess.Popen(['sleep', '60'])\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65)); say(os.getpid(), inside.pid); time.sleep(60)"
+    )
+    pids = [int(word) for word in line(guard)]
+    guard.send_signal(signal.SIGQUIT)
+    assert guard.wait(timeout=5) == 128 + signal.SIGKILL
+    assert not any(is_alive(pid) for pid in pids)
+
+
 def test_grandchildren_end_with_the_child(guarded: Callable[[str], Running]) -> None:
     """A child that ends by itself leaves nobody behind, be it in its group or in a session of its own."""
     guard = guarded(
