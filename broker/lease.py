@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from broker.errors import StoreUnavailable
@@ -40,6 +41,11 @@ class Lease:
     def is_valid(self) -> bool:
         """Whether something new may be held."""
         return _boottime_s() < self._ends_s - KILL_MARGIN_S - LET_GO_S
+
+    def tell(self, **facts: str) -> None:
+        """Change what this process says about itself; the others read it after the next renewal."""
+        changed = msgspec.structs.replace(self.process.facts, **facts)
+        self.process = msgspec.structs.replace(self.process, facts=changed)
 
     @contextmanager
     def hold(self) -> Generator[None, None, None]:

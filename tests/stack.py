@@ -125,7 +125,7 @@ async def running_services(settings: Settings, *, role: str = "broker") -> Async
 async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:
     """A row that says that a worker lives, for tests that play the worker themselves."""
     facts = Facts(pool="gpu", operations=OPERATIONS)
-    process = Process(id=uuid4(), role="gpu", facts=facts)
+    process = Process(id=uuid4(), role="worker", facts=facts)
     await services.stores.processes.register(process, lease_s=lease_s)
     return process.id
 

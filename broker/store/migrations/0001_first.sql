@@ -9,7 +9,7 @@ CREATE TABLE users (
 
 CREATE TABLE processes (
     id          uuid PRIMARY KEY,
-    role        text NOT NULL CHECK (role IN ('broker', 'gpu', 'relay')),
+    role        text NOT NULL CHECK (role IN ('broker', 'worker')),
     lease_until timestamptz NOT NULL,
     started_at  timestamptz NOT NULL DEFAULT now(),
     facts       jsonb NOT NULL DEFAULT '{}'

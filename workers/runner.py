@@ -1,0 +1,147 @@
+"""A worker's own slots: one asyncio task per claimed job, so that no running job stays in arq."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import structlog
+
+from broker.changes import Change
+from broker.custody import Evidence, Held
+from broker.errors import IllegalTransition, Unavailable
+from broker.jobs import Job, JobState
+from broker.services import Services
+from workers.outcomes import Ending
+
+log = structlog.get_logger()
+
+RELEASE_AGAIN_S = 0.5
+
+Attempt = Callable[[Job], Awaitable[Ending]]
+Conclude = Callable[[Job, Ending], Awaitable[None]]
+
+
+class Runner:
+    """Claims jobs while there is room, runs each under the lease, and stops those that are no longer ours."""
+
+    def __init__(self, services: Services, *, attempt: Attempt, conclude: Conclude) -> None:
+        self._services = services
+        self._attempt = attempt
+        self._conclude = conclude
+        self._slots = services.settings.slots
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
+        self._is_draining = False
+        self._room = asyncio.Event()
+        services.changes.listen(self._stop_decided)
+        services.lease.renewed = self._stop_lost
+        services.lease.let_go = self._let_go
+
+    @property
+    def free(self) -> int:
+        """How many more jobs can be taken."""
+        return 0 if self._is_draining else self._slots - len(self._tasks)
+
+    async def wait_for_room(self) -> None:
+        """Return once a job can be taken."""
+        while self.free <= 0 or not self._services.lease.is_valid:
+            self._room.clear()
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._room.wait()
+            except TimeoutError:
+                pass
+
+    async def take(self, job_id: UUID) -> None:
+        """Claim a job and run it in a task of its own; silence when somebody else has it."""
+        if self.free <= 0 or not self._services.lease.is_valid:
+            return  # rescue rings again for what nobody claimed
+        job = await self._services.stores.jobs.claim(job_id, self._services.lease.process.id)
+        if job is not None:
+            log.info("job_claimed", job_id=str(job.id), operation=job.operation, attempt=job.attempts)
+            task = asyncio.create_task(self._run(job))
+            self._tasks.add(task)
+            self._attempts[job.id] = job, task
+            task.add_done_callback(self._leave)
+
+    async def drain(self, *, within_s: float) -> None:
+        """Take nothing more; let what runs finish, then hand back what has not."""
+        self._is_draining = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=within_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _run(self, job: Job) -> None:
+        held = Held(process=self._services.lease.process.id, fence=job.fence)
+        try:
+            ending = await self._stoppable(job)
+            await self._conclude(job, ending)
+        except IllegalTransition:
+            await self._release(job, held)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_up(job, held))
+            raise
+        except Unavailable as exc:
+            log.warning("attempt_interrupted", job_id=str(job.id), code=exc.code)
+            await self._hand_back(job, held)
+
+    async def _stoppable(self, job: Job) -> Ending:
+        try:
+            with self._services.lease.hold():
+                return await self._attempt(job)
+        finally:
+            # From here on the job is ours to decide; what is heard of it now is our own doing.
+            self._attempts.pop(job.id, None)
+
+    async def _give_up(self, job: Job, held: Held) -> None:
+        if self._is_draining:
+            await self._hand_back(job, held)
+        else:
+            await self._release(job, held)
+
+    async def _hand_back(self, job: Job, held: Held) -> None:
+        try:
+            queued = await self._services.stores.jobs.retry(job)
+            await self._services.bell.ring(queued.id, fence=queued.fence, pool=queued.pool)
+        except IllegalTransition:
+            await self._release(job, held)
+        except Unavailable:
+            log.warning("job_not_handed_back", job_id=str(job.id))
+
+    async def _release(self, job: Job, held: Held) -> None:
+        # Until this is written, whoever settles the job waits for our lease to end.
+        while True:
+            try:
+                await self._services.stores.custody.release(job.id, held, Evidence.OVERWRITTEN)
+                return await self._services.changes.publish(job)
+            except Unavailable:
+                await asyncio.sleep(RELEASE_AGAIN_S)
+
+    def _leave(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.set()
+
+    def _stop_decided(self, change: Change) -> None:
+        known = self._attempts.get(change.id)
+        if known is not None and change.fence > known[0].fence and change.state is not JobState.RUNNING:
+            self._stop(change.id)
+
+    async def _stop_lost(self) -> None:
+        if not self._attempts:
+            return
+        ours = await self._services.stores.jobs.running_of(self._services.lease.process.id)
+        for job_id, (job, _) in list(self._attempts.items()):
+            if ours.get(job_id) != job.fence:
+                self._stop(job_id)
+
+    async def _let_go(self) -> None:
+        for job_id in list(self._attempts):
+            self._stop(job_id)
+
+    def _stop(self, job_id: UUID) -> None:
+        known = self._attempts.get(job_id)
+        if known is not None:
+            log.info("attempt_stopped", job_id=str(job_id))
+            known[1].cancel()
