@@ -44,12 +44,12 @@ async def main():
     ids = [bytes(given[at : at + 16]) for at in range(0, 16 * COUNT, 16)]
     held = memoryview(given)[16 * COUNT :]
     opened = [bytearray(32) for _ in ids]
-    key = bytearray(32)
-    for number, key_id in enumerate(ids):
-        memoryview(key)[:] = held[32 * number : 32 * number + 32]
-        await keys.put(key_id, key, ttl_s=60)
+    for number, buffer in enumerate(opened):
+        memoryview(buffer)[:] = held[32 * number : 32 * number + 32]
     wipe(given)
-    wipe(key)
+    await asyncio.gather(*(keys.put(i, buffer, ttl_s=60) for i, buffer in zip(ids, opened)))
+    for buffer in opened:
+        wipe(buffer)
     await asyncio.gather(*(keys.open_into(i, buffer, fence=1) for i, buffer in zip(ids, opened)))
     for buffer in opened:
         encryptor = Encryptor(buffer, context=b"test")

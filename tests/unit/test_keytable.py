@@ -100,14 +100,17 @@ def test_the_keyholder_caps_the_time(table: KeyTable, clock: Clock) -> None:
     assert table.has(FIRST) is Answer.NO
 
 
-def test_a_new_key_under_an_ended_id_keeps_its_own_time(table: KeyTable, clock: Clock) -> None:
-    """The end of an earlier key of the same id does not take the later one with it."""
-    table.put(FIRST, KEY, ttl_s=10)
+@pytest.mark.parametrize(("first_ttl_s", "second_ttl_s"), [(10, 50), (50, 10)])
+def test_a_key_ends_at_its_own_time(table: KeyTable, clock: Clock, first_ttl_s: int, second_ttl_s: int) -> None:
+    """The end of an earlier key of the same id neither shortens nor lengthens that of a later one."""
+    table.put(FIRST, KEY, ttl_s=first_ttl_s)
     table.shred(FIRST, ttl_s=1)
     clock.now_s += 2
-    assert table.put(FIRST, OTHER_KEY, ttl_s=50) is Answer.OK
-    clock.now_s += 10
+    assert table.put(FIRST, OTHER_KEY, ttl_s=second_ttl_s) is Answer.OK
+    clock.now_s += second_ttl_s - 1
     assert opened(table, FIRST) == (Answer.KEY, bytes(OTHER_KEY))
+    clock.now_s += 1
+    assert table.has(FIRST) is Answer.NO
 
 
 def test_a_lower_fence_is_stale(table: KeyTable) -> None:
