@@ -29,6 +29,17 @@ def hostile_picture(attack: str) -> bytes:
     return SIGNATURE + MARK + attack.encode()
 
 
+def _overwrite(upload: IO[bytes]) -> bool:
+    """Make the mapped upload writable and change it, as it would stay changed for a second attempt."""
+    view = ctypes.create_string_buffer(256)
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(upload), view, 0)
+    address = ctypes.c_void_p.from_buffer(view)
+    if ctypes.CDLL(None).mprotect(address, ctypes.c_size_t(1), 3) != 0:
+        return False
+    ctypes.memset(address, 0, 1)
+    return True
+
+
 def _open(fp: IO[bytes], _: str | bytes) -> Image.Image:
     data = fp.read(200)
     if not data.startswith(SIGNATURE + MARK):
@@ -40,8 +51,8 @@ def _open(fp: IO[bytes], _: str | bytes) -> Image.Image:
         ctypes.string_at(0)
     if attack in LIES:
         os.write(VERDICT_FD, LIES[attack])
-    width = HARMLESS_WIDTH if attack == "harmless" or not run(attack) else BREACHED_WIDTH
-    return Image.new("RGB", (width, 1))
+    is_breached = _overwrite(fp) if attack == "overwrite" else attack != "harmless" and run(attack)
+    return Image.new("RGB", (BREACHED_WIDTH if is_breached else HARMLESS_WIDTH, 1))
 
 
 if __name__ == "__main__":

@@ -272,8 +272,8 @@ async def test_heic_is_never_an_output(zygote: Zygote) -> None:
     os.close(pixels.fd)
 
 
-async def test_the_child_cannot_change_the_upload(zygote: Zygote) -> None:
-    """What the caller gave is the same afterwards, and still the caller's to overwrite."""
+async def test_the_upload_stays_the_callers(zygote: Zygote) -> None:
+    """What the caller gave is the same afterwards, and the caller's to overwrite."""
     data = marked(ImageKind.JPEG)
     fd = os.memfd_create("test-upload")
     os.write(fd, data)

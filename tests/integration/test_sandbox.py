@@ -108,7 +108,7 @@ async def test_no_attack_gets_through_the_fence(mode: str, uid: int) -> None:
     assert found["fork"] == found["exec"] == found["socket_inet"] == "killed"
 
 
-@pytest.mark.parametrize("attack", [*ATTACKS])
+@pytest.mark.parametrize("attack", [*ATTACKS, "overwrite"])
 async def test_no_attack_gets_out_of_a_zygote_child(evil: Zygote, attack: str) -> None:
     """A hostile codec in a real child gets nothing: no file, socket, process, variable, descriptor."""
     try:
