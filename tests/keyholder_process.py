@@ -31,8 +31,9 @@ class KeyholderProcess:
             self.running = subprocess.Popen(command, stdout=output, stderr=output)
         deadline_s = time.monotonic() + 10
         while not self.answers():
-            assert self.running.poll() is None, self.log_path.read_text()
-            assert time.monotonic() < deadline_s, "the keyholder does not start"
+            if self.running.poll() is not None or time.monotonic() > deadline_s:
+                self.stop()
+                raise AssertionError(self.log_path.read_text())
             time.sleep(0.01)
 
     def answers(self) -> bool:

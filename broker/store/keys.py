@@ -61,7 +61,7 @@ _OPEN_ANSWERS = {Answer.KEY: OpenAnswer.OK, Answer.GONE: OpenAnswer.GONE, Answer
 _HAS_ANSWERS = {Answer.YES: True, Answer.NO: False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # a repr would copy the key into a log or traceback
 class _Request:
     verb: Verb
     key_id: bytes = bytes(KEY_ID_BYTES)

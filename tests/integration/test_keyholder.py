@@ -158,13 +158,11 @@ async def test_a_silent_keyholder_is_unavailable(tmp_path: Path) -> None:
 
 async def test_only_the_owner_may_connect_and_sigterm_leaves_nothing(tmp_path: Path) -> None:
     """The socket is 0600, and a keyholder that is told to go goes cleanly and takes its socket along."""
-    process = KeyholderProcess(tmp_path / "k.sock")
-    assert stat.S_IMODE(Path(process.socket_path).stat().st_mode) == 0o600
-    client = Keyholder(process.socket_path)
-    await client.hello()
-    assert process.stop(signal.SIGTERM) == 0
-    assert not Path(process.socket_path).exists()
-    await client.aclose()
+    async with own_keyholder(tmp_path) as (process, keys):
+        assert stat.S_IMODE(Path(process.socket_path).stat().st_mode) == 0o600
+        await keys.hello()
+        assert process.stop(signal.SIGTERM) == 0
+        assert not Path(process.socket_path).exists()
 
 
 async def test_a_living_keyholder_keeps_its_socket(shared: KeyholderProcess, keys: Keyholder) -> None:
