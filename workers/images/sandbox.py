@@ -1,7 +1,7 @@
 """
 The fence around one decoder: resource limits, no new privileges, landlock, and a short list of system calls.
 
-`enter` is one way and for the calling process only. It has no file, socket, process or clock of its own afterwards:
+`enter` is one way and for the calling process only. It has no file, socket or process of its own afterwards:
 memory that was mapped before, and one descriptor to write the verdict to.
 """
 
