@@ -1,16 +1,20 @@
 """A real worker process runs real jobs: no-op, upscale, restyle, bad input."""
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from PIL import Image
 
+from broker.crypto.chunked import CHUNK_BYTES, KEY_BYTES, Decryptor
 from broker.jobs import Job
 from broker.receipts import verify
 from broker.services import Services
 from broker.settings import Settings
+from broker.store.keys import OpenAnswer
 from tests.processes import LetheProcess, lethe_process
 from tests.stack import body_of, running_services, submission, upload_bytes
 
@@ -57,3 +61,75 @@ async def test_a_noop_job_succeeds_and_its_upload_is_gone(services: Services, wo
     receipt = verify(note, [services.signer.vkey])
     assert {copy.evidence for copy in receipt.copies} == {"shredded", "absent", "overwritten"}
     assert len(await services.stores.custody.outputs(job.id)) == 1
+
+
+async def output_of(services: Services, job: Job, folder: Path) -> bytes:
+    """Open an output as the broker does for its owner."""
+    (output,) = await services.stores.custody.outputs(job.id)
+    key = bytearray(KEY_BYTES)
+    assert await services.stores.keys.open_into(output.key_id, key, fence=job.fence) is OpenAnswer.OK
+    plain = bytearray(output.size_bytes + CHUNK_BYTES)
+    decryptor, at = Decryptor(key, context=output.blob.encode()), 0
+    with memoryview(plain) as view:
+        async for chunk in services.stores.blobs.read(output.blob):
+            at += decryptor.update(chunk, view[at:])
+        at += decryptor.finish(view[at:])
+    return bytes(plain[:at])
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "size"),
+    [
+        ("upscale", {"scale": 2, "quality": "fast"}, (192, 128)),
+        ("upscale", {"scale": 4, "quality": "fast"}, (384, 256)),
+        ("restyle", {"filter": "pencil", "strength": 50}, (96, 64)),
+    ],
+)
+async def test_a_picture_comes_out_changed(
+    services: Services,
+    worker: LetheProcess,
+    tmp_path: Path,
+    operation: str,
+    parameters: dict[str, str | int],
+    size: tuple[int, int],
+) -> None:
+    """Each in-house operation gives a clean picture of the right size, and the upload is gone."""
+    original = jpeg(96, 64, planted=b"GPS-CANARY-0451")
+    made = await submission(services, operation=operation, parameters=parameters)
+
+    job, _ = await services.intake.submit(made, body_of(original))
+    final = await final_job(services, job.id)
+
+    assert final.state == "succeeded", worker.log
+    data = await output_of(services, final, tmp_path)
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.format == "JPEG"
+        assert picture.size == size
+    assert b"GPS-CANARY-0451" in original
+    assert b"GPS-CANARY-0451" not in data
+
+
+@pytest.mark.parametrize("kind", ["noise", "truncated"])
+async def test_a_bad_picture_fails_and_the_worker_stays_up(
+    services: Services, worker: LetheProcess, tmp_path: Path, kind: str
+) -> None:
+    """What passes the door and is no picture fails with `invalid_image`; its upload is gone, the next job works."""
+    body = upload_bytes(20_000) if kind == "noise" else jpeg(300, 300)[:2000]
+    made = await submission(services, operation="upscale", parameters={"scale": 2, "quality": "fast"})
+    job, _ = await services.intake.submit(made, body_of(body))
+
+    final = await final_job(services, job.id)
+
+    assert (final.state, final.code, final.open_copies) == ("failed", "invalid_image", 0), worker.log
+    assert await services.stores.receipts.latest(job.id)
+    again = await submission(services, operation="upscale", parameters={"scale": 2, "quality": "fast"})
+    good, _ = await services.intake.submit(again, body_of(jpeg(32, 32)))
+    assert (await final_job(services, good.id)).state == "succeeded"
+
+
+def jpeg(width: int, height: int, *, planted: bytes = b"") -> bytes:
+    """A picture with structure, and with a comment that must not survive."""
+    picture = Image.radial_gradient("L").resize((width, height)).convert("RGB")
+    sheet = io.BytesIO()
+    picture.save(sheet, "JPEG", quality=90, comment=planted)
+    return sheet.getvalue()
