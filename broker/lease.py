@@ -33,6 +33,7 @@ class Lease:
         self._lease_s = lease_s
         self._ends_s = 0.0
         self._held = 0
+        self._armed_ns = 0
         self.process = Process(id=uuid4(), role=role, facts=facts)
         self.renewed: Callable[[], Awaitable[None]] | None = None
         self.let_go: Callable[[], Awaitable[None]] | None = None
@@ -109,8 +110,12 @@ class Lease:
         return max(0.05, min(self._lease_s / 3, left_s)) if self._held else self._lease_s / 3
 
     def _arm(self) -> None:
-        if self._held:
-            self._guard.arm(int((self._ends_s - KILL_MARGIN_S) * 1e9))
+        deadline_ns = int((self._ends_s - KILL_MARGIN_S) * 1e9) if self._held else 0
+        if deadline_ns == self._armed_ns:
+            return
+        self._armed_ns = deadline_ns
+        if deadline_ns:
+            self._guard.arm(deadline_ns)
         else:
             self._guard.disarm()
 

@@ -42,6 +42,7 @@ class Database:
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=COMMAND_TIMEOUT_S,
             init=_prepare_connection,
+            reset=_keep_as_it_is,
         )
 
     async def open(self) -> None:
@@ -80,6 +81,10 @@ class Database:
 
 async def _prepare_connection(connection: Any) -> None:
     await connection.set_type_codec("jsonb", encoder=_encode_json, decoder=msgspec.json.decode, schema="pg_catalog")
+
+
+async def _keep_as_it_is(connection: Any) -> None:
+    """Nothing here sets session state, so that asyncpg's own reset would be a second round trip for every statement."""
 
 
 def _encode_json(value: object) -> str:
