@@ -14,14 +14,13 @@ from broker.config import Config, load_config
 from broker.fleet import Fleet
 from broker.guard import Guard
 from broker.intake import Intake
-from broker.jobs import Job
 from broker.lease import Lease
 from broker.metrics import Metrics
 from broker.queue import Bell, connect
 from broker.receipts import Signer
 from broker.rescue import Rescue
 from broker.settings import Settings
-from broker.settle import Retain, Settler
+from broker.settle import Settler
 from broker.store.blobs import BlobStore
 from broker.store.database import Database
 from broker.store.keys import Keyholder
@@ -30,7 +29,6 @@ from broker.store.signing_key import load_signer
 from broker.store.stores import Stores, make_stores
 from broker.submission import Patience
 from broker.sweep import Sweep
-from policies.base import Facts as JobFacts
 from policies.registry import Policies, load_profile
 
 SWEEP_EVERY_S = 1.0
@@ -100,7 +98,7 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
     metrics, bell, changes = Metrics(), Bell(redis), Changes(redis)
     fleet = Fleet(stores.processes, config)
     lease = Lease(stores.processes, guard, role=role, lease_s=settings.lease_s, facts=facts)
-    settler = Settler(stores, signer=signer, changes=changes, retain=_outputs_for_s(policies), metrics=metrics)
+    settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics)
     intake = Intake(
         stores,
         bell=bell,
@@ -137,10 +135,3 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
         rescue=rescue,
         sweep=Sweep(stores, settler=settler, lease=lease, every_s=SWEEP_EVERY_S, retention=policies.profile.retention),
     )
-
-
-def _outputs_for_s(policies: Policies) -> Retain:
-    def outputs_for_s(job: Job) -> float:
-        return float(policies.retain(JobFacts(operation=job.operation)).lifetime_s)
-
-    return outputs_for_s

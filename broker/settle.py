@@ -1,7 +1,7 @@
 """The only door to a final state: destroy every copy, see that it is gone, sign the receipt, and only then finish."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
@@ -20,12 +20,14 @@ from broker.errors import (
     StillHeld,
     Unavailable,
 )
-from broker.jobs import Job, Outcome
+from broker.jobs import Job
 from broker.metrics import Held as StillThere
 from broker.metrics import Metrics
 from broker.receipts import Signer, statement
 from broker.store.jobs import SETTLING_LEASE_S
 from broker.store.stores import Stores
+from policies.base import Ending, Facts
+from policies.registry import Policies
 from providers.base import Exposure
 
 log = structlog.get_logger()
@@ -36,14 +38,14 @@ LOOK_AGAIN_S = 0.05
 WITHIN_S = SETTLING_LEASE_S - 2.0
 
 T = TypeVar("T")
-Retain = Callable[[Job], float]
-"""How long a job's outputs are kept, seconds."""
 
 
 class Settler:
     """Destroys copies and finishes jobs; every step may be repeated by anybody who holds the job's fence."""
 
-    def __init__(self, stores: Stores, *, signer: Signer, changes: Changes, retain: Retain, metrics: Metrics) -> None:
+    def __init__(
+        self, stores: Stores, *, signer: Signer, changes: Changes, policies: Policies, metrics: Metrics
+    ) -> None:
         self._database = stores.database
         self._jobs = stores.jobs
         self._custody = stores.custody
@@ -51,7 +53,7 @@ class Settler:
         self._blobs = stores.blobs
         self._signer = signer
         self._changes = changes
-        self._retain = retain
+        self._policies = policies
         self._metrics = metrics
 
     async def settle(self, job: Job, *, let_go: Held | None = None) -> Job:
@@ -63,12 +65,7 @@ class Settler:
         """
         async with asyncio.timeout(WITHIN_S):
             copies = await self._custody.copies(job.id)
-            kept = set[str]()
-            if job.outcome is Outcome.SUCCEEDED:
-                outputs = await self._custody.outputs(job.id)
-                kept = {o.blob for o in outputs} | {o.key_id.hex() for o in outputs}
-            doomed = [copy for copy in _ours(copies) if copy.ref not in kept]
-            evidence = await self._destroy(job.id, doomed, let_go=let_go)
+            evidence = await self._destroy(job.id, await self._doomed(job, copies), let_go=let_go)
             final = await self._finish(job, evidence)
         log.info("job_finished", job_id=str(job.id), state=final.state, code=final.code, operation=final.operation)
         await self._changes.publish(final)
@@ -110,6 +107,17 @@ class Settler:
             await self._custody.outputs_destroyed(job_id)
         log.info("outputs_destroyed", job_id=str(job_id), count=len(copies))
         return len(copies)
+
+    async def _doomed(self, job: Job, copies: Sequence[Copy]) -> list[Copy]:
+        assert job.outcome is not None
+        wanted = self._policies.settle(Ending(outcome=job.outcome))
+        doomed = {What.UPLOAD: wanted.uploads, What.PARAMETERS: wanted.parameters, What.OUTPUT: True}
+        kept = set[str]()
+        if not wanted.outputs:
+            # What an earlier attempt made and did not deliver goes all the same.
+            outputs = await self._custody.outputs(job.id)
+            kept = {output.blob for output in outputs} | {output.key_id.hex() for output in outputs}
+        return [copy for copy in _ours(copies) if doomed[copy.what] and copy.ref not in kept]
 
     async def _destroy(self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None) -> dict[int, Evidence]:
         keys = [copy for copy in copies if copy.holder is Holder.KEY]
@@ -157,13 +165,16 @@ class Settler:
                 copies = await self._custody.close_in(connection, job.id, evidence)
                 receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
                 note = self._signer.sign(receipt)
-                final = await self._jobs.finish(connection, job, note=note, outputs_for_s=self._retain(job))
+                final = await self._jobs.finish(connection, job, note=note, outputs_for_s=self._outputs_for_s(job))
         except asyncpg.CheckViolationError as exc:
             raise HolderStillAlive(f"job {job.id}") from exc
         if final.decided_at is not None and final.finalized_at is not None:
             took_s = (final.finalized_at - final.decided_at).total_seconds()
             self._metrics.destroyed_seconds.labels(outcome=final.state).observe(took_s)
         return final
+
+    def _outputs_for_s(self, job: Job) -> float:
+        return float(self._policies.retain(Facts(operation=job.operation)).lifetime_s)
 
     def _alarm(self, job: Job, exc: Exception) -> None:
         if isinstance(exc, StillHeld):
