@@ -251,4 +251,4 @@ async def test_memory_is_bounded_and_stderr_silent() -> None:
     done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, check=True, timeout=120)
     assert done.stderr == b""
     peak_bytes = int(done.stdout.split(b'"peak_rss_bytes": ')[1].split(b"}")[0])
-    assert peak_bytes < 800 << 20
+    assert peak_bytes < 640 << 20
