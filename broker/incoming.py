@@ -41,30 +41,16 @@ class Fingerprint:
         return hmac.compare_digest(self.finish(operation, parameters), known)
 
 
-class Incoming:
-    """Turns a body into ciphertext, chunk by chunk."""
+class Body:
+    """A body as it arrives: counted, bounded, never still for long, and cut when told to."""
 
-    def __init__(
-        self,
-        encryptor: Encryptor,
-        fingerprint: Fingerprint,
-        *,
-        max_bytes: int,
-        idle_s: float,
-        check_size: CheckSize,
-    ) -> None:
-        self._encryptor = encryptor
-        self._fingerprint = fingerprint
+    def __init__(self, chunks: AsyncIterator[bytes], *, max_bytes: int, idle_s: float) -> None:
+        self._arriving = chunks
         self._max_bytes = max_bytes
         self._idle_s = idle_s
-        self._check_size = check_size
-        self._head = bytearray()
-        self._is_measured = False
         self._is_cut = False
         self._waiting: asyncio.Timeout | None = None
-        self.kind: ImageKind | None = None
         self.size_bytes = 0
-        self.failure: Exception | None = None
 
     def cut(self) -> None:
         """End the stream: a later upload took over, or this process may hold nothing any more."""
@@ -72,10 +58,52 @@ class Incoming:
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(0)
 
-    async def ciphertext(self, body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield what arrives; raise UploadTooLarge, UploadSuperseded, or UploadIncomplete when it stops early."""
+        while chunk := await self._next():
+            self.size_bytes += len(chunk)
+            if self.size_bytes > self._max_bytes:
+                raise UploadTooLarge(f"the body is larger than {self._max_bytes} bytes")
+            yield chunk
+
+    async def _next(self) -> bytes:
+        """Return the next bytes; none at the end."""
+        while True:
+            if self._is_cut:
+                raise UploadSuperseded
+            try:
+                async with asyncio.timeout(self._idle_s) as self._waiting:
+                    chunk = await anext(self._arriving)
+            except StopAsyncIteration:
+                return b""
+            except TimeoutError as exc:
+                raise (UploadSuperseded if self._is_cut else UploadIncomplete) from exc
+            except BrokerError:
+                raise
+            except Exception as exc:
+                # The server's own words for a client that went away; there is nobody left to read an answer.
+                raise UploadIncomplete from exc
+            if chunk:
+                return chunk
+
+
+class Incoming:
+    """Turns a body into ciphertext, chunk by chunk."""
+
+    def __init__(self, body: Body, encryptor: Encryptor, fingerprint: Fingerprint, *, check_size: CheckSize) -> None:
+        self.body = body
+        self._encryptor = encryptor
+        self._fingerprint = fingerprint
+        self._check_size = check_size
+        self._head = bytearray()
+        self._is_measured = False
+        self.kind: ImageKind | None = None
+        self.failure: Exception | None = None
+
+    async def ciphertext(self) -> AsyncGenerator[bytes, None]:
         """Yield the ciphertext; what goes wrong is kept in `failure`, as the blob store rewords what it is thrown."""
         try:
-            async for chunk in self._chunks(body):
+            async for chunk in self.body.chunks():
                 self._take_in(chunk)
                 sealed = self._encryptor.update(chunk)
                 if sealed:
@@ -97,29 +125,7 @@ class Incoming:
         self._encryptor.wipe()
         wipe(self._head)
 
-    async def _chunks(self, body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        while True:
-            if self._is_cut:
-                raise UploadSuperseded
-            try:
-                async with asyncio.timeout(self._idle_s) as self._waiting:
-                    chunk = await anext(body)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as exc:
-                raise (UploadSuperseded if self._is_cut else UploadIncomplete) from exc
-            except BrokerError:
-                raise
-            except Exception as exc:
-                # The server's own words for a client that went away; there is nobody left to read an answer.
-                raise UploadIncomplete from exc
-            if chunk:
-                yield chunk
-
     def _take_in(self, chunk: bytes) -> None:
-        self.size_bytes += len(chunk)
-        if self.size_bytes > self._max_bytes:
-            raise UploadTooLarge(f"the body is larger than {self._max_bytes} bytes")
         self._fingerprint.update(chunk)
         if not self._is_measured:
             self._head += chunk[: HEAD_BYTES - len(self._head)]

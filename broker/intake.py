@@ -23,10 +23,9 @@ from broker.errors import (
     Unavailable,
     UploadIncomplete,
     UploadSuperseded,
-    UploadTooLarge,
 )
 from broker.fleet import Fleet
-from broker.incoming import Fingerprint, Incoming
+from broker.incoming import Body, Fingerprint, Incoming
 from broker.jobs import Job, JobState
 from broker.lease import Lease
 from broker.queue import Bell
@@ -71,7 +70,7 @@ class Intake:
         self._fleet = fleet
         self._lease = lease
         self._patience = patience
-        self._streams: dict[tuple[UUID, int], Incoming] = {}
+        self._streams: dict[tuple[UUID, int], Body] = {}
         self._undoing: set[asyncio.Task[None]] = set()
         changes.listen(self._cut_superseded)
 
@@ -145,11 +144,11 @@ class Intake:
     ) -> Job:
         key = bytearray(KEY_BYTES)
         random_into(key)
-        incoming = self._incoming(key, place, submission)
-        self._streams[job.id, job.fence] = incoming
+        incoming = self._incoming(self._bounded(body), key, place, submission)
+        self._streams[job.id, job.fence] = incoming.body
         try:
             async with asyncio.timeout(self._patience.within_s):
-                await self._store(place, incoming, body)
+                await self._store(place, incoming)
             await self._hand_over(place, key, admit)
             queued = await self._queue(job, incoming, submission, admit)
         except BaseException as exc:
@@ -166,12 +165,15 @@ class Intake:
         log.info("job_queued", job_id=str(job.id), operation=job.operation)
         return queued
 
-    def _incoming(self, key: bytearray, place: Place, submission: Submission) -> Incoming:
+    def _bounded(self, body: AsyncIterator[bytes]) -> Body:
+        limits = self._policies.profile.limits
+        return Body(body, max_bytes=limits.max_upload_bytes, idle_s=self._patience.idle_s)
+
+    def _incoming(self, body: Body, key: bytearray, place: Place, submission: Submission) -> Incoming:
         return Incoming(
+            body,
             Encryptor(key, context=place.blob.encode()),
             Fingerprint(submission.token),
-            max_bytes=self._policies.profile.limits.max_upload_bytes,
-            idle_s=self._patience.idle_s,
             check_size=partial(self._check_size, submission),
         )
 
@@ -188,9 +190,9 @@ class Intake:
         )
         self._admitted(facts)
 
-    async def _store(self, place: Place, incoming: Incoming, body: AsyncIterator[bytes]) -> None:
+    async def _store(self, place: Place, incoming: Incoming) -> None:
         try:
-            await self._blobs.put(place.blob, incoming.ciphertext(body))
+            await self._blobs.put(place.blob, incoming.ciphertext())
         except Exception as exc:
             if isinstance(incoming.failure, BrokerError):
                 raise incoming.failure from exc
@@ -208,7 +210,7 @@ class Intake:
         assert incoming.kind is not None
         admission = Admission(
             media_type=incoming.kind.media_type,
-            upload_bytes=incoming.size_bytes,
+            upload_bytes=incoming.body.size_bytes,
             fingerprint=incoming.finish(submission.operation, submission.parameters),
             start_within_s=admit.start_within_s,
             finish_within_s=admit.finish_within_s,
@@ -220,13 +222,12 @@ class Intake:
 
     async def _replay(self, known: Job, submission: Submission, body: AsyncIterator[bytes]) -> Job:
         fingerprint = Fingerprint(submission.token)
-        size_bytes = 0
-        async with asyncio.timeout(self._patience.within_s):
-            async for chunk in body:
-                size_bytes += len(chunk)
-                if size_bytes > self._policies.profile.limits.max_upload_bytes:
-                    raise UploadTooLarge
-                fingerprint.update(chunk)
+        try:
+            async with asyncio.timeout(self._patience.within_s):
+                async for chunk in self._bounded(body).chunks():
+                    fingerprint.update(chunk)
+        except TimeoutError as exc:
+            raise UploadIncomplete from exc
         if not fingerprint.matches(known.fingerprint, submission.operation, submission.parameters):
             raise JobConflict
         return known

@@ -72,6 +72,9 @@ class Rescue:
                 await work
             except BrokerError as exc:
                 log.warning("rescue_failed", code=exc.code)
+            except Exception:
+                # One job that cannot be settled must not end the process, and with it every other job's rescue.
+                log.exception("rescue_broke")
 
     async def _ring(self, job: Job) -> None:
         try:
