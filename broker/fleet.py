@@ -38,6 +38,8 @@ class Fleet:
 
     def estimate(self, operation: str, parameters: dict[str, str | int], width: int, height: int) -> Estimate | None:
         """Expect the cost of a job from the fastest live worker's own rates; None where no rate is published."""
+        if not parameters:
+            return None  # nothing to scale or filter by: `noop`
         found: list[Estimate] = []
         for worker in self._workers:
             if operation in worker.facts.operations and worker.facts.speeds:
