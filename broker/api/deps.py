@@ -1,0 +1,44 @@
+"""What controllers are given: the services, who asks, and whether this server is closing."""
+
+import asyncio
+from typing import TypeAlias
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+
+from broker.errors import Unauthenticated
+from broker.services import Services
+
+MAX_TOKEN_CHARS = 256
+
+HttpRequest: TypeAlias = Request[object, object, State]
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """The user whose token came with the request."""
+
+    user_id: str
+    token: str
+
+    def __repr__(self) -> str:
+        """Never show the token."""
+        return f"Caller({self.user_id})"
+
+
+Wired = NamedDependency[Services]
+Closing = NamedDependency[asyncio.Event]
+Known = NamedDependency[Caller]
+
+
+async def provide_caller(request: HttpRequest, services: Wired) -> Caller:
+    """Find the user of the bearer token; raise Unauthenticated."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_CHARS:
+        raise Unauthenticated
+    user_id = await services.stores.users.find(token)
+    if user_id is None:
+        raise Unauthenticated("nobody has this token")
+    return Caller(user_id=user_id, token=token)

@@ -1,0 +1,28 @@
+"""One sentence for every way in which a job can end without a result; docs/errors.md lists them too."""
+
+FAILURES: dict[str, str] = {
+    "invalid_image": "The picture cannot be decoded, or is larger than this server takes.",
+    "unsupported": "The operation cannot be done with this picture.",
+    "bad_output": "The model made something that is not a clean picture; it was destroyed.",
+    "key_lost": "The upload's key was lost with its keyholder, so that nobody can open it; send the picture again.",
+    "upload_lost": "The upload's ciphertext was damaged or lost; send the picture again.",
+    "crashed_worker": "The workers that ran the job died; it is not run again.",
+    "internal": "Something went wrong inside Lethe.",
+    "not_started_in_time": "No worker was free before the job's start deadline; it was not run.",
+    "not_finished_in_time": "The job was stopped at its deadline.",
+    "operation_unavailable": "No worker can run this operation any more.",
+    "output_too_large": "The output would have more pixels than this server makes.",
+    "provider_overloaded": "The provider takes no more work at the moment.",
+    "provider_timeout": "The provider did not answer in time.",
+    "provider_canceled": "The provider stopped the work.",
+    "provider_error": "The provider failed.",
+    "provider_uncertain": "Whether the provider did the work is not known; it is not asked again.",
+    "refused": "A policy of this server refuses the job.",
+}
+
+UNDESCRIBED = "The job ended without a result."
+
+
+def describe_failure(code: str) -> str:
+    """Return the sentence for a failure code."""
+    return FAILURES.get(code, UNDESCRIBED)

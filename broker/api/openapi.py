@@ -1,0 +1,168 @@
+"""The OpenAPI document: schemas from the structs that clients see, paths from tables; tests compare it with the app."""
+
+from functools import cache
+from typing import Any, cast
+
+import msgspec
+from litestar import Response, get
+
+from broker.api.health import LiveView, ReadyView
+from broker.api.openapi_parts import (
+    CURSOR,
+    IF_NONE_MATCH,
+    JOB_ID,
+    LAST_EVENT_ID,
+    LIMIT,
+    OUTPUT_N,
+    PREFER,
+    Json,
+    answer,
+    operation,
+    problems,
+    put_parameters,
+    raw,
+    ref,
+)
+from broker.api.operations import OperationListView
+from broker.api.privacy import ReceiptKeysView
+from broker.api.problems import Problem
+from broker.api.users import UserView
+from broker.api.views import JobPageView, JobView, VerdictView
+
+SHOWN = [UserView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, LiveView, ReadyView, Problem]
+IMAGE = "image/*"
+
+_DESCRIPTION = (
+    "An async job broker for AI image apps: no upload outlives its job. Every status and code is an open set; what is "
+    "absent is absent, never null; times are UTC in whole seconds; errors are RFC 9457 problem details."
+)
+
+
+@get("/openapi.json")
+async def get_openapi() -> Response[bytes]:
+    """Serve the document."""
+    return Response(encoded_document(), media_type="application/json", headers={"Cache-Control": "public, max-age=300"})
+
+
+@cache
+def encoded_document() -> bytes:
+    """Return the document as JSON."""
+    return msgspec.json.encode(document())
+
+
+def document() -> Json:
+    """Build the document: OpenAPI 3.0.3, in the subset that code generators of phones digest."""
+    return {
+        "openapi": "3.0.3",
+        "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "paths": {**_users(), **_jobs(), **_about()},
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def schemas() -> Json:
+    """Describe the structs that clients see, by name."""
+    _, components = msgspec.json.schema_components(SHOWN, ref_template="#/components/schemas/{name}")
+    return {_public(name): _cleaned(schema) for name, schema in components.items()}
+
+
+def _users() -> Json:
+    created = answer("The user; the token is shown this once.", UserView)
+    return {
+        "/v1/users": {
+            "post": operation(
+                "createUser", "Make an anonymous user", {"201": created, **problems(429, 503)}, public=True
+            )
+        }
+    }
+
+
+def _jobs() -> Json:
+    headers = ("ETag", "Retry-After")
+    job = answer("The job.", JobView, headers=headers)
+    taken = answer("The job, which goes on.", JobView, headers=(*headers, "Location"))
+    verdict = answer("What was done.", VerdictView)
+    body = {"required": True, "content": {IMAGE: {"schema": {"type": "string", "format": "binary"}}}}
+    put = operation(
+        "putJob", "Send a picture and what to do with it", {"200": job, "202": taken}, [JOB_ID, *put_parameters()]
+    )
+    one = operation("getJob", "Show a job, or wait for it", {"200": job, "304": _empty("Not changed.")})
+    one["parameters"] = [JOB_ID, PREFER, IF_NONE_MATCH]
+    page = answer("Jobs, newest first.", JobPageView)
+    put["requestBody"] = body
+    put["responses"] |= problems(400, 401, 403, 409, 413, 415, 422, 429, 503)
+    one["responses"] |= problems(401, 404, 503)
+    return {
+        "/v1/jobs": {
+            "get": operation("listJobs", "List jobs", {"200": page, **problems(400, 401, 422, 503)}, [LIMIT, CURSOR])
+        },
+        "/v1/jobs/{job_id}": {
+            "put": put,
+            "get": one,
+            "delete": operation(
+                "deleteJob",
+                "Cancel a job, destroy its outputs",
+                {"200": verdict, "202": verdict, **problems(401, 404, 503)},
+                [JOB_ID],
+            ),
+        },
+        "/v1/jobs/{job_id}/events": {"get": _events()},
+        "/v1/jobs/{job_id}/receipt": {"get": _receipt()},
+        "/v1/jobs/{job_id}/outputs/{n}": {"get": _output()},
+    }
+
+
+def _events() -> Json:
+    stream = raw("Server-sent events: `job` with the job as data, then `end`.", "text/event-stream", {"type": "string"})
+    responses = {"200": stream, "204": _empty("The end was seen."), **problems(401, 404, 503)}
+    return operation("getJobEvents", "Watch a job", responses, [JOB_ID, LAST_EVENT_ID])
+
+
+def _receipt() -> Json:
+    note = raw("A C2SP signed note.", "text/plain", {"type": "string"})
+    return operation("getReceipt", "Get the signed receipt", {"200": note, **problems(401, 404, 409, 503)}, [JOB_ID])
+
+
+def _output() -> Json:
+    content = {"type": "string", "format": "binary"}
+    responses = {
+        "200": raw("The output.", IMAGE, content, headers=("ETag", "Accept-Ranges")),
+        "206": raw("The part that was asked for.", IMAGE, content, headers=("ETag", "Content-Range")),
+        **problems(401, 404, 409, 410, 416, 503),
+    }
+    return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
+
+
+def _about() -> Json:
+    offered = answer("The operations that can run right now.", OperationListView)
+    keys = answer("Current and former keys.", ReceiptKeysView)
+    live, ready = answer("It lives.", LiveView), answer("Every part answers.", ReadyView)
+    document_answer = raw("This document.", "application/json", {"type": "object"})
+    public = {
+        "/v1/operations": ("listOperations", "List operations", {"200": offered, **problems(503)}),
+        "/v1/privacy/keys": ("listReceiptKeys", "List the keys that verify receipts", {"200": keys, **problems(503)}),
+        "/health/live": ("getLive", "Is the process alive?", {"200": live}),
+        "/health/ready": ("getReady", "Can work be taken in?", {"200": ready, **problems(503)}),
+        "/openapi.json": ("getOpenapi", "This document", {"200": document_answer}),
+    }
+    return {path: {"get": operation(*what, public=True)} for path, what in public.items()}
+
+
+def _empty(description: str) -> Json:
+    return {"description": description}
+
+
+def _public(name: str) -> str:
+    return name.removesuffix("View")
+
+
+def _cleaned(schema: Any) -> Any:
+    """Take away what trips generators: titles, and the suffix of our own names."""
+    if isinstance(schema, dict):
+        items = cast("Json", schema)
+        return {key: ref(str(v)) if key == "$ref" else _cleaned(v) for key, v in items.items() if key != "title"}
+    return schema

@@ -1,0 +1,40 @@
+"""What a privacy engineer asks for: the keys with which receipts are verified."""
+
+from datetime import datetime
+
+import msgspec
+from litestar import get
+
+from broker.api.deps import Wired
+from broker.api.views import whole_second
+
+
+class ReceiptKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key in the form of C2SP signed-note (`vkey`), and when it was first and last taken into use."""
+
+    vkey: str
+    is_current: bool
+    first_used_at: datetime
+    last_used_at: datetime
+
+
+class ReceiptKeysView(msgspec.Struct, frozen=True, kw_only=True):
+    """Every key that signed a receipt, the current one first."""
+
+    items: list[ReceiptKeyView]
+
+
+@get("/v1/privacy/keys")
+async def list_receipt_keys(services: Wired) -> ReceiptKeysView:
+    """List the keys that verify receipts."""
+    keys = await services.stores.receipts.keys()
+    items = [
+        ReceiptKeyView(
+            vkey=key.vkey,
+            is_current=key.vkey == services.signer.vkey,
+            first_used_at=whole_second(key.first_used_at),
+            last_used_at=whole_second(key.last_used_at),
+        )
+        for key in keys
+    ]
+    return ReceiptKeysView(items=sorted(items, key=lambda item: not item.is_current))

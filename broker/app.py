@@ -1,0 +1,191 @@
+"""The broker's composition root: both listeners in one process, on the plain asyncio loop."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import structlog
+import uvicorn
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.types import ASGIApp, ControllerRouterHandler
+
+from broker.api.deps import provide_caller
+from broker.api.edge import Edge
+from broker.api.events import job_events
+from broker.api.health import get_live, get_ready
+from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
+from broker.api.openapi import get_openapi
+from broker.api.operations import list_operations
+from broker.api.operator import get_metrics, get_operator_health
+from broker.api.outputs import Disclosures, get_output
+from broker.api.privacy import list_receipt_keys
+from broker.api.problems import answer_exception
+from broker.api.protocol import ProblemProtocol
+from broker.api.users import create_user
+from broker.api.views import Pace
+from broker.guard import Guard
+from broker.minting import Minting
+from broker.services import Services, open_services
+from broker.settings import Settings, SettingsInvalid
+from broker.store.processes import Facts
+
+log = structlog.get_logger()
+
+FINISH_WITHIN_S = 4
+KEEP_ALIVE_S = 75
+
+CLIENT_ROUTES: list[ControllerRouterHandler] = [
+    create_user,
+    put_job,
+    get_job,
+    list_jobs,
+    delete_job,
+    job_events,
+    get_output,
+    get_receipt,
+    list_operations,
+    list_receipt_keys,
+    get_live,
+    get_ready,
+    get_openapi,
+]
+OPERATOR_ROUTES: list[ControllerRouterHandler] = [get_metrics, get_operator_health]
+
+
+def create_app(services: Services, *, closing: asyncio.Event, disclosures: Disclosures) -> ASGIApp:
+    """Make the application that clients talk to."""
+    pace = Pace()
+    minting = Minting(services.redis, services.policies, trusted_proxies=services.settings.trusted_proxies)
+    values = {"services": services, "closing": closing, "disclosures": disclosures, "pace": pace, "minting": minting}
+    dependencies = {name: _constant(value) for name, value in values.items()}
+    return _edged(services, CLIENT_ROUTES, {**dependencies, "caller": Provide(provide_caller)})
+
+
+def create_operator_app(services: Services) -> ASGIApp:
+    """Make the application that operators talk to."""
+    return _edged(services, OPERATOR_ROUTES, {"services": _constant(services)})
+
+
+async def serve(settings: Settings, *, guard: Guard) -> None:
+    """Run a broker until SIGTERM or SIGINT."""
+    closing = asyncio.Event()
+    with bound(settings.listen) as client_socket, bound(settings.operator_listen) as operator_socket:
+        facts = Facts(address=url_of(client_socket), operator_address=url_of(operator_socket))
+        async with open_services(settings, role="broker", facts=facts, guard=guard) as services:
+            with _signals(services, closing):
+                async with listening(services, client_socket, operator_socket, closing=closing):
+                    log.info("broker_started", worker_id=str(services.lease.process.id))
+                    await closing.wait()
+        log.info("broker_stopped")
+
+
+@asynccontextmanager
+async def listening(
+    services: Services, client_socket: socket.socket, operator_socket: socket.socket, *, closing: asyncio.Event
+) -> AsyncGenerator[None]:
+    """Serve both listeners inside the block; leaving it lets answers finish, and ends those that only wait."""
+    disclosures = Disclosures()
+    services.lease.let_go = _let_go(services, disclosures)
+    client = _Server(_config(create_app(services, closing=closing, disclosures=disclosures)))
+    operator = _Server(_config(create_operator_app(services)))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(client.serve(sockets=[client_socket]))
+        tasks.create_task(operator.serve(sockets=[operator_socket]))
+        try:
+            yield
+        finally:
+            close(services, closing)
+            client.should_exit = operator.should_exit = True
+
+
+def close(services: Services, closing: asyncio.Event) -> None:
+    """Begin to stop: event streams and waiting requests end at once."""
+    closing.set()
+    services.changes.wake_all()
+
+
+@contextlib.contextmanager
+def bound(address: str) -> Generator[socket.socket]:
+    """Listen on "host:port", where port 0 is any free one."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal():
+        raise SettingsInvalid("LETHE_LISTEN and LETHE_OPERATOR_LISTEN have the form host:port")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, int(port)), family=family, backlog=1024) as listener:
+        yield listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """One listener of several in a process: signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+@contextlib.contextmanager
+def _signals(services: Services, closing: asyncio.Event) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, close, services, closing)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _let_go(services: Services, disclosures: Disclosures) -> Any:
+    async def let_go() -> None:
+        disclosures.cut()
+        await services.intake.let_go()
+
+    return let_go
+
+
+def _config(app: ASGIApp) -> uvicorn.Config:
+    lifespan: Literal["off"] = "off"  # services are opened and closed around the servers
+    return uvicorn.Config(
+        app=app,  # pyright: ignore[reportArgumentType] - two spellings of the same protocol
+        loop="asyncio",
+        http=ProblemProtocol,
+        ws="none",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=FINISH_WITHIN_S,
+    )
+
+
+def _edged(services: Services, routes: list[ControllerRouterHandler], dependencies: dict[str, Provide]) -> ASGIApp:
+    app = Litestar(
+        route_handlers=routes,
+        dependencies=dependencies,
+        exception_handlers={Exception: answer_exception},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+    return Edge(app, max_discard_bytes=services.policies.profile.limits.max_upload_bytes)
+
+
+def _constant(value: object) -> Provide:
+    async def provide() -> Any:
+        return value
+
+    return Provide(provide)
