@@ -94,8 +94,8 @@ def test_one_port_is_published_on_this_machine_only() -> None:
 
 def test_who_may_leave() -> None:
     """Stores and in-house models have no way out, the keyholder has no network."""
-    networks = compose()["networks"]
-    inside = {name for name, network in networks.items() if (network or {}).get("internal")}
+    networks: dict[str, Mapping] = compose()["networks"]
+    inside = {name for name, network in networks.items() if network.get("internal")}
     leaving = {name for name, service in SERVICES.items() if set(service.get("networks", [])) - inside}
     assert leaving == {"broker", "relay"}
     assert SERVICES["keyholder"]["network_mode"] == "none"
