@@ -1,0 +1,241 @@
+"""Everything on one machine: servers, keyholder, broker and gpu worker as children, and gone when we are gone."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from broker.children import StackError, until
+from broker.client import Client, ServerUnreachable
+from broker.embedded import Embedded
+from broker.errors import Unavailable
+from broker.guard import GUARD_FD_VARIABLE, hardened
+from broker.migrate import migrate
+from broker.settings import Settings, inherited_environment, load_settings
+from broker.store.database import Database
+from broker.store.keys import Keyholder
+from broker.store.processes import Process, ProcessStore
+from broker.supervisor import Service, Supervisor, stop_on_signals
+
+DEFAULT_DIRECTORY: Final = Path(".lethe/stack")
+POOL: Final = "gpu"
+_HOST: Final = "127.0.0.1"
+_READY_WITHIN_S: Final = 60.0
+# The keyholder needs no setting: what it is not given it cannot leak.
+_KEYHOLDER_NEEDS: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "HOME")
+
+T = TypeVar("T")
+Report = Callable[[str], None]
+
+
+class PortTaken(StackError):
+    """Something else listens where the broker was told to."""
+
+
+class Stopped(Exception):
+    """A signal asked for the end before the work was done."""
+
+
+class Stack:
+    """The embedded stack; inside `async with` it is ready for jobs, after it no process is left."""
+
+    def __init__(self, directory: Path, *, report: Report, port: int = 0) -> None:
+        self._directory = directory.absolute()
+        self._report = report
+        self._environment = inherited_environment()
+        self._embedded = Embedded(self._directory, data_directory=data_directory(self._environment))
+        self._exits = AsyncExitStack()
+        self._supervisor: Supervisor | None = None
+        self._port = port or _free_port()
+        self._operator_port = _free_port()
+        self.settings: Settings
+
+    async def __aenter__(self) -> Self:
+        if not _is_free(self._port):
+            raise PortTaken(f"port {self._port} is taken; choose another with --port, or none for any free one")
+        async with AsyncExitStack() as exits:
+            await exits.enter_async_context(self._embedded)
+            supervisor = Supervisor(logs=self._embedded.logs, report=self._report)
+            self._supervisor = await exits.enter_async_context(supervisor)
+            await self._start(supervisor)
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._exits.aclose()
+
+    @property
+    def url(self) -> str:
+        """Where the client API answers."""
+        return f"http://{_HOST}:{self._port}"
+
+    @property
+    def operator_url(self) -> str:
+        """Where metrics and operator routes answer."""
+        return f"http://{_HOST}:{self._operator_port}"
+
+    @property
+    def directory(self) -> Path:
+        """Where everything that this stack writes lies."""
+        return self._directory
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Which process each part is at this moment."""
+        assert self._supervisor is not None
+        return self._supervisor.pids | {child.name: child.pid for child in self._embedded.children}
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Restart what dies until `stopping` is set."""
+        assert self._supervisor is not None
+        await self._supervisor.watch(stopping, servers=self._embedded.children)
+
+    async def _start(self, supervisor: Supervisor) -> None:
+        ours = self._settings_of_children()
+        self.settings = load_settings({**self._environment, **ours})
+        self._report("Postgres and Redis answer")
+        if applied := await migrate(self.settings.postgres_dsn):
+            self._report(f"database brought to version {applied[-1]}")
+        database = Database(self.settings.postgres_dsn, connections=1)
+        await database.open()
+        try:
+            await self._start_services(supervisor, ProcessStore(database), hardened({**self._environment, **ours}))
+        finally:
+            await database.aclose()
+
+    async def _start_services(self, supervisor: Supervisor, processes: ProcessStore, env: dict[str, str]) -> None:
+        await supervisor.start(self._keyholder(env))
+        self._report("keyholder holds keys")
+        earlier = {process.id for process in await processes.alive()}
+
+        async def worker_is_ready() -> bool:
+            return any(_is_worker(found) for found in await processes.alive() if found.id not in earlier)
+
+        worker_env = {**env, "LETHE_OPERATOR_LISTEN": f"{_HOST}:0"}
+        # They start side by side: neither needs the other to start.
+        await asyncio.gather(
+            supervisor.start(_guarded("broker", "-m", "broker", env=env, is_ready=self._broker_answers)),
+            supervisor.start(_guarded("worker", "-m", "workers", POOL, env=worker_env, is_ready=worker_is_ready)),
+        )
+        await self._see_operations()
+        self._report("broker and gpu worker are ready")
+
+    def _keyholder(self, env: dict[str, str]) -> Service:
+        path = self.settings.keyholder_socket
+        return Service(
+            name="keyholder",
+            argv=(sys.executable, "-m", "broker.keyholder", "--socket", path),
+            env=hardened({name: env[name] for name in _KEYHOLDER_NEEDS if name in env}),
+            is_ready=lambda: _keyholder_answers(path),
+        )
+
+    def _settings_of_children(self) -> dict[str, str]:
+        self._environment.pop(GUARD_FD_VARIABLE, None)
+        return {
+            "LETHE_POSTGRES_DSN": self._embedded.postgres_dsn,
+            "LETHE_REDIS_URL": self._embedded.redis_url,
+            "LETHE_BLOBS_URL": (self._directory / "blobs").as_uri(),
+            "LETHE_KEYHOLDER_SOCKET": str(self._embedded.run_directory / "keyholder.sock"),
+            "LETHE_RECEIPT_KEY_FILE": str(self._directory / "receipts.key"),
+            "LETHE_DATA_DIR": str(data_directory(self._environment)),
+            "LETHE_LISTEN": f"{_HOST}:{self._port}",
+            "LETHE_OPERATOR_LISTEN": f"{_HOST}:{self._operator_port}",
+        }
+
+    async def _broker_answers(self) -> bool:
+        async with Client(self.url) as client:
+            try:
+                return await client.is_ready()
+            except ServerUnreachable:
+                return False
+
+    async def _see_operations(self) -> None:
+        # The broker looks at the workers once a second at most: wait until it has seen ours.
+        async def has_operations() -> bool:
+            return bool(await client.operations())
+
+        async with Client(self.url) as client:
+            if not await until(has_operations, timeout_s=_READY_WITHIN_S):
+                raise StackError(f"the broker does not see the worker; their logs are in {self._embedded.logs}")
+
+
+async def unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.Event) -> T:
+    """Await `work`; when `stopping` is set first, cancel it, wait until it has cleaned up, and raise Stopped."""
+    task = asyncio.create_task(work)
+    waiter = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if task.cancelled():
+            raise Stopped
+        return task.result()
+    finally:
+        waiter.cancel()
+
+
+async def up(directory: Path, *, port: int, report: Report, ready: Callable[[Stack], None]) -> None:
+    """Run the stack until a signal comes; `ready` is called once, when it takes jobs."""
+    stopping = stop_on_signals(asyncio.get_running_loop())
+
+    async def run() -> None:
+        async with Stack(directory, report=report, port=port) as stack:
+            ready(stack)
+            await stack.watch(stopping)
+
+    try:
+        await unless_stopped(run(), stopping)
+    except Stopped:
+        report("stopped before everything was up")
+
+
+def data_directory(environment: dict[str, str]) -> Path:
+    """Where Postgres, Redis and the model weights lie."""
+    return Path(environment.get("LETHE_DATA_DIR", ".lethe/data")).absolute()
+
+
+def guarded_argv(*arguments: str) -> tuple[str, ...]:
+    """Return the command that runs our Python with these arguments under the guard."""
+    return (sys.executable, "-m", "broker.guard", sys.executable, *arguments)
+
+
+def _guarded(name: str, *arguments: str, env: dict[str, str], is_ready: Callable[[], Awaitable[bool]]) -> Service:
+    return Service(name=name, argv=guarded_argv(*arguments), env=env, is_ready=is_ready, ready_within_s=_READY_WITHIN_S)
+
+
+def _is_worker(process: Process) -> bool:
+    return process.facts.pool == POOL and bool(process.facts.operations)
+
+
+async def _keyholder_answers(path: str) -> bool:
+    keyholder = Keyholder(path)
+    try:
+        await keyholder.hello()
+    except Unavailable:
+        return False
+    finally:
+        await keyholder.aclose()
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+        return True
