@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from http import HTTPStatus
 
 import structlog
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, ReceiveMessage, Scope, Send
@@ -11,6 +12,7 @@ from structlog.contextvars import bound_contextvars
 log = structlog.get_logger()
 
 DISCARD_WITHIN_S = 2.0
+LINGER_S = 1.0
 
 _DEFAULTS = ((b"cache-control", b"private, no-store"), (b"x-content-type-options", b"nosniff"))
 
@@ -70,20 +72,29 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Hand on a message; the start of an answer gets its headers."""
+        """Hand on a message; the start of an answer gets its headers, and an early refusal lingers before it closes."""
         if message["type"] == "http.response.start":
             self.status = int(message["status"])
-            await self._finish_reading()
+            # A phone that is refused while it still sends never reads the answer, and sends the upload again for ever.
+            await self._discard(within_s=DISCARD_WITHIN_S)
             message = self._with_headers(message)
+        elif message["type"] == "http.response.body" and self._is_early and not message["more_body"]:
+            # The whole answer is out, and the connection is closed once its sender has had time to read it.
+            await self._send({**message, "more_body": True})
+            await self._discard(within_s=LINGER_S)
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
-    async def _finish_reading(self) -> None:
-        # A phone that is refused while it still sends never reads the answer, and sends the upload again for ever.
-        if self._is_read or self.status < 400 or self._expects_continue:
+    @property
+    def _is_early(self) -> bool:
+        return self.status >= HTTPStatus.BAD_REQUEST and not self._is_read
+
+    async def _discard(self, *, within_s: float) -> None:
+        if not self._is_early or self._expects_continue:
             return
         enough_bytes = self._taken_bytes + self._max_discard_bytes
         try:
-            async with asyncio.timeout(DISCARD_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 while not self._is_read and self._taken_bytes < enough_bytes:
                     await self.receive()
         except TimeoutError:
@@ -93,6 +104,6 @@ class _Exchange:
         headers = [*message["headers"], (b"x-request-id", self._request_id)]
         present = {name.lower() for name, _ in headers}
         headers += [default for default in _DEFAULTS if default[0] not in present]
-        if not self._is_read and self.status >= 400:
+        if self._is_early:
             headers.append((b"connection", b"close"))
         return {**message, "headers": headers}

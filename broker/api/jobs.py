@@ -5,6 +5,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Annotated
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from litestar import MediaType, Response, delete, get, put
@@ -22,6 +23,7 @@ from broker.services import Services
 from broker.submission import Submission
 
 MAX_PAGE = 100
+MAX_PAIRS = 64
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 
 Seen = NamedDependency[Pace]
@@ -112,7 +114,7 @@ def _submission(job_id: UUID, request: HttpRequest, caller: Caller) -> Submissio
     headers = request.headers
     if "content-length" in headers and "transfer-encoding" in headers:
         raise HTTPException(status_code=400)  # two ways to say where the body ends: smuggling behind a proxy
-    pairs = request.query_params.multi_items()
+    pairs = _query(request)
     operation = next((value for name, value in pairs if name == "operation"), None)
     if operation is None:
         raise InvalidParameter("operation is missing", pointer="#/parameters/operation")
@@ -126,6 +128,16 @@ def _submission(job_id: UUID, request: HttpRequest, caller: Caller) -> Submissio
         start_within_s=_seconds(request, "Lethe-Start-Within"),
         finish_within_s=_seconds(request, "Lethe-Finish-Within"),
     )
+
+
+def _query(request: HttpRequest) -> list[tuple[str, str]]:
+    # The framework's own pairs come in random order.
+    try:
+        return parse_qsl(
+            request.scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_PAIRS
+        )
+    except ValueError as exc:
+        raise InvalidParameter("too many parameters", pointer="#/parameters") from exc
 
 
 def _seconds(request: HttpRequest, name: str) -> float | None:

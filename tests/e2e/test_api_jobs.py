@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from base64 import urlsafe_b64encode
 from uuid import uuid4
 
 from broker.jobs import Outcome
@@ -29,8 +30,19 @@ async def test_a_put_is_accepted_and_shown(api: Api) -> None:
     assert answer.headers["cache-control"] == "private, no-store"
 
 
+async def test_parameters_arrive(api: Api) -> None:
+    """What stands in the query, in any order, and in the header, is what the job is run with; a repeat is refused."""
+    sent = await api.put(upload_bytes(), query="scale=3&operation=upscale")
+    assert (await api.row(sent.json())).parameters == {"scale": 3, "quality": "fast"}
+    header = urlsafe_b64encode(b'{"quality":"best"}').decode()
+    sent = await api.put(upload_bytes(), query="operation=upscale&scale=4", Lethe_Parameters=header)
+    assert (await api.row(sent.json())).parameters == {"scale": 4, "quality": "best"}
+    twice = await api.put(upload_bytes(), query="operation=upscale&scale=4&scale=3")
+    assert (twice.status_code, twice.json()["code"]) == (422, "invalid_parameter")
+
+
 async def test_the_same_put_gets_the_same_job(api: Api) -> None:
-    """A repeated upload is 202 while the job lives, 200 when it is final, and never a second job; other bytes are 409."""
+    """A repeated upload is 202 while the job lives, 200 when it is final, never a second job; other bytes are 409."""
     job_id, body = uuid4(), upload_bytes()
     first = await api.put(body, job_id)
     again = await api.put(body, job_id)
@@ -169,7 +181,7 @@ async def test_a_half_sent_upload_is_seen(api: Api) -> None:
 
     sending = asyncio.create_task(half())
     async with asyncio.timeout(3):
-        while (answer := await api.get(f"/v1/jobs/{job_id}")).status_code == 404:
+        while (answer := await api.get(f"/v1/jobs/{job_id}")).status_code == 404:  # noqa: ASYNC110 - seen from outside
             await asyncio.sleep(0.01)
     assert answer.json()["status"] == "receiving"
     going_on.set()
