@@ -5,7 +5,8 @@ FAILURES: dict[str, str] = {
     "unsupported": "The operation cannot be done with this picture.",
     "bad_output": "The model made something that is not a clean picture; it was destroyed.",
     "key_lost": "The upload's key was lost with its keyholder, so that nobody can open it; send the picture again.",
-    "upload_lost": "The upload's ciphertext was damaged or lost; send the picture again.",
+    "upload_lost": "The upload's ciphertext is no longer there; send the picture again.",
+    "upload_damaged": "The upload's ciphertext was changed or cut while it waited; send the picture again.",
     "crashed_worker": "The workers that ran the job died; it is not run again.",
     "internal": "Something went wrong inside Lethe.",
     "not_started_in_time": "No worker was free before the job's start deadline; it was not run.",
@@ -17,6 +18,10 @@ FAILURES: dict[str, str] = {
     "provider_canceled": "The provider stopped the work.",
     "provider_error": "The provider failed.",
     "provider_uncertain": "Whether the provider did the work is not known; it is not asked again.",
+    "upload_too_large": "The picture has more bytes than this server takes.",
+    "unsupported_image": "The picture is not of a kind or size that this server takes.",
+    "deadline_too_short": "The work would have taken longer than the deadline allows.",
+    "too_many_requests": "A limit of this server was reached.",
     "refused": "A policy of this server refuses the job.",
 }
 
