@@ -63,9 +63,18 @@ class CustodyStore:
         """Return final jobs with output copies that are past their time."""
         return [row["job_id"] for row in await self._database.rows(SQL["stray_outputs"], BATCH)]
 
-    async def unreadable(self) -> list[str]:
-        """Return blobs whose store was silent when they were to be deleted."""
-        return [row["ref"] for row in await self._database.rows(SQL["unreadable"], BATCH)]
+    async def held_by(self, process_id: UUID, *, before_s: float) -> list[tuple[UUID, Held]]:
+        """Return each job of which a process holds something, or which it runs, for at least `before_s`."""
+        rows = await self._database.rows(SQL["held_by"], process_id, before_s)
+        return [(row["job_id"], Held(process=process_id, fence=row["fence"])) for row in rows]
+
+    async def unreadable(self) -> dict[int, str]:
+        """Return blobs whose store was silent when they were to be deleted, by the ids of their rows."""
+        return {row["id"]: row["ref"] for row in await self._database.rows(SQL["unreadable"], BATCH)}
+
+    async def swept(self, copy_id: int) -> None:
+        """Record that an unreadable blob was deleted after all."""
+        await self._database.rows(SQL["swept"], copy_id)
 
     async def outputs(self, job_id: UUID) -> list[Output]:
         """Return the outputs of a job."""

@@ -23,6 +23,7 @@ LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,  # a deadlock or a lost race: nothing was written, and trying again is right
 )
 
 if TYPE_CHECKING:

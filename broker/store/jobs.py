@@ -122,9 +122,13 @@ class JobStore:
         """Give a running job back to the queue, its buffers wiped."""
         return await self._guarded("retry", job.id, job.fence, [JobState.RUNNING])
 
-    async def rescue(self) -> list[Job]:
-        """Queue running jobs whose owner is dead; each counts a crash."""
-        return await self._many("rescue", [JobState.RUNNING], GRACE_S, BATCH)
+    async def rescue(self, *, max_crashes: int) -> list[Job]:
+        """Queue running jobs whose owner is dead; each counts a crash, and the last one is give_up()'s."""
+        return await self._many("rescue", [JobState.RUNNING], GRACE_S, BATCH, max_crashes)
+
+    async def give_up(self, owner: UUID, *, max_crashes: int) -> list[Job]:
+        """Begin settling running jobs whose owner is dead, as so many were before."""
+        return await self._many("give_up", [JobState.RUNNING], GRACE_S, BATCH, max_crashes, owner, SETTLING_LEASE_S)
 
     async def begin_settling(
         self, job: Job, outcome: Outcome, *, owner: UUID, code: str = "", outputs: Sequence[Output] = ()
@@ -171,11 +175,11 @@ class JobStore:
 
     async def abandoned(self, owner: UUID) -> list[Job]:
         """Take over unfinished uploads whose broker died or whose time is up."""
-        return await self._many("abandoned", owner, GRACE_S, BATCH)
+        return await self._many("abandoned", owner, GRACE_S, BATCH, SETTLING_LEASE_S)
 
     async def cut(self, job: Job, owner: UUID) -> Job | None:
         """Take over one unfinished upload in order to discard it; None when its fence is stale or it is queued."""
-        return await self._one("cut", job.id, owner, job.fence)
+        return await self._one("cut", job.id, owner, job.fence, SETTLING_LEASE_S)
 
     async def discard(self, job: Job) -> bool:
         """Delete the row of an unfinished upload; False when a copy is open or the fence is stale."""

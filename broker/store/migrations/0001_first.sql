@@ -71,16 +71,19 @@ CREATE TABLE custody (
     opened_at timestamptz NOT NULL DEFAULT now(),
     closed_at timestamptz,
     evidence  text,
+    swept_at  timestamptz,
     CONSTRAINT closed_means_evidence CHECK ((closed_at IS NULL) = (evidence IS NULL)),
-    CONSTRAINT evidence_fits_domain CHECK (
+    CONSTRAINT evidence_fits_holder CHECK (
         evidence IS NULL
-        OR (domain = 'ours' AND evidence IN ('shredded', 'absent', 'unreadable', 'process_exited',
-                                             'overwritten', 'lease_ended'))
+        OR (domain = 'ours' AND holder = 'key' AND evidence = 'shredded')
+        OR (domain = 'ours' AND holder = 'blob' AND evidence IN ('absent', 'unreadable'))
+        OR (domain = 'ours' AND holder = 'process' AND evidence IN ('process_exited', 'overwritten', 'lease_ended'))
         OR (domain = 'provider' AND evidence IN ('deleted_by_api', 'expires_by', 'kept_by_terms',
                                                  'purge_pending', 'unknown')))
 );
 CREATE INDEX custody_by_job ON custody (job_id);
 CREATE INDEX custody_open ON custody (holder, what) WHERE closed_at IS NULL;
+CREATE INDEX custody_unswept ON custody (id) WHERE evidence = 'unreadable' AND swept_at IS NULL;
 
 CREATE TABLE outputs (
     job_id       uuid NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
@@ -135,7 +138,8 @@ END $$;
 CREATE TRIGGER custody_closed AFTER UPDATE ON custody
     REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION count_closed();
 
--- A closed copy of ours stays closed, an open row is never deleted, and nothing but closing may change a row.
+-- A closed copy of ours stays as it is (but for when its unreadable blob was deleted after all), an open row is never
+-- deleted, and nothing but closing may change a row.
 CREATE FUNCTION keep_custody() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -144,9 +148,10 @@ BEGIN
         END IF;
         RETURN OLD;
     END IF;
-    IF (OLD.closed_at IS NOT NULL AND OLD.domain = 'ours')
-       OR (NEW.id, NEW.job_id, NEW.domain, NEW.holder, NEW.what, NEW.ref)
-          IS DISTINCT FROM (OLD.id, OLD.job_id, OLD.domain, OLD.holder, OLD.what, OLD.ref) THEN
+    IF (OLD.closed_at IS NOT NULL AND OLD.domain = 'ours'
+        AND to_jsonb(NEW) - 'swept_at' IS DISTINCT FROM to_jsonb(OLD) - 'swept_at')
+       OR (NEW.id, NEW.job_id, NEW.domain, NEW.holder, NEW.what, NEW.ref, NEW.fence, NEW.opened_at)
+          IS DISTINCT FROM (OLD.id, OLD.job_id, OLD.domain, OLD.holder, OLD.what, OLD.ref, OLD.fence, OLD.opened_at) THEN
         RAISE EXCEPTION 'a copy can only be closed' USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
@@ -154,9 +159,23 @@ END $$;
 CREATE TRIGGER custody_kept BEFORE UPDATE OR DELETE ON custody
     FOR EACH ROW EXECUTE FUNCTION keep_custody();
 
+-- TRUNCATE passes by the triggers of rows.
+CREATE FUNCTION keep_all_custody() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM custody WHERE closed_at IS NULL AND domain = 'ours') THEN
+        RAISE EXCEPTION 'an open copy cannot be deleted' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER all_custody_kept BEFORE TRUNCATE ON custody
+    FOR EACH STATEMENT EXECUTE FUNCTION keep_all_custody();
+
 -- Nobody sets the counter by hand, and a final job stays as it is.
 CREATE FUNCTION keep_job() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    IF TG_OP = 'INSERT' THEN
+        RAISE EXCEPTION 'a job starts without copies' USING ERRCODE = 'check_violation';
+    END IF;
     IF NEW.open_copies <> OLD.open_copies AND pg_trigger_depth() = 1 THEN
         RAISE EXCEPTION 'open_copies follows custody' USING ERRCODE = 'check_violation';
     END IF;
@@ -168,3 +187,5 @@ END $$;
 CREATE TRIGGER job_kept BEFORE UPDATE ON jobs
     FOR EACH ROW WHEN (OLD.open_copies <> NEW.open_copies OR OLD.finalized_at IS NOT NULL)
     EXECUTE FUNCTION keep_job();
+CREATE TRIGGER job_starts_empty BEFORE INSERT ON jobs
+    FOR EACH ROW WHEN (NEW.open_copies <> 0) EXECUTE FUNCTION keep_job();

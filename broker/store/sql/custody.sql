@@ -30,12 +30,23 @@ SELECT named.id::text AS ref
 FROM unnest($1::uuid[]) AS named (id) LEFT JOIN processes ON processes.id = named.id
 WHERE processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second'
 
+-- name: held_by
+-- What a process holds as far as we know, apart from what was opened a moment ago.
+SELECT job_id, fence FROM custody
+WHERE holder = 'process' AND ref = $1::uuid::text AND closed_at IS NULL
+  AND opened_at < now() - $2 * interval '1 second'
+UNION
+SELECT id, fence FROM jobs
+WHERE owner = $1 AND state = 'running' AND started_at < now() - $2 * interval '1 second'
+
 -- name: stray_outputs
--- Final jobs with output copies that are past their time or were never served.
-SELECT DISTINCT custody.job_id
-FROM custody JOIN jobs ON jobs.id = custody.job_id
-WHERE custody.closed_at IS NULL AND custody.what = 'output' AND custody.domain = 'ours'
-  AND jobs.finalized_at IS NOT NULL AND jobs.outputs_until < now()
+-- Final jobs with output copies that are past their time; in no order, so that a few that cannot be destroyed block none.
+SELECT job_id
+FROM (SELECT DISTINCT custody.job_id
+      FROM custody JOIN jobs ON jobs.id = custody.job_id
+      WHERE custody.closed_at IS NULL AND custody.what = 'output' AND custody.domain = 'ours'
+        AND jobs.finalized_at IS NOT NULL AND jobs.outputs_until < now()) AS stray
+ORDER BY random()
 LIMIT $1
 
 -- name: outputs
@@ -52,7 +63,12 @@ UPDATE jobs SET version = version + 1, outputs_until = least(outputs_until, now(
 WHERE id = $1 AND EXISTS (SELECT FROM gone)
 
 -- name: unreadable
--- Blobs whose store was silent when they were to be deleted, within the last day.
-SELECT ref FROM custody
-WHERE holder = 'blob' AND evidence = 'unreadable' AND closed_at > now() - interval '1 day'
+-- Blobs whose store was silent when they were to be deleted, and that may still lie there.
+SELECT id, ref FROM custody
+WHERE evidence = 'unreadable' AND swept_at IS NULL
+ORDER BY random()
 LIMIT $1
+
+-- name: swept
+-- An unreadable blob was deleted after all.
+UPDATE custody SET swept_at = now() WHERE id = $1 AND swept_at IS NULL

@@ -17,7 +17,7 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 -- A later upload by the same user under an id that is still receiving; the older stream is cut by the fence.
 WITH job AS (
     UPDATE jobs SET fence = fence + 1, version = version + 1, operation = $3, parameters = $4, profile = $5, pool = $6,
-                    owner = $7, created_at = now(),
+                    owner = $7, created_at = now(), settling_until = NULL,
                     start_by = now() + $8 * interval '1 second', finish_by = now() + $8 * interval '1 second'
     WHERE user_id = $1 AND public_id = $2 AND state = 'receiving'
     RETURNING *
@@ -72,17 +72,40 @@ WITH job AS (
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
 -- name: rescue
--- Running jobs whose owner's lease ended at least the grace time ago go back to the queue.
+-- Running jobs whose owner's lease ended at least the grace time ago go back to the queue, while they may crash again.
 WITH dead AS (
     SELECT jobs.id, jobs.owner
     FROM jobs LEFT JOIN processes ON processes.id = jobs.owner
-    WHERE jobs.state = ANY($1) AND jobs.finalized_at IS NULL
+    WHERE jobs.state = ANY($1) AND jobs.finalized_at IS NULL AND jobs.crashes + 1 < $4
       AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second')
     LIMIT $3
     FOR UPDATE OF jobs SKIP LOCKED
 ), job AS (
     UPDATE jobs SET state = 'queued', owner = NULL, fence = fence + 1, version = version + 1, crashes = crashes + 1,
                     progress = 0
+    FROM dead WHERE jobs.id = dead.id
+    RETURNING jobs.*
+), released AS (
+    UPDATE custody SET closed_at = now(), evidence = 'lease_ended'
+    FROM dead
+    WHERE custody.job_id = dead.id AND custody.holder = 'process' AND custody.ref = dead.owner::text
+      AND custody.closed_at IS NULL
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
+
+-- name: give_up
+-- Running jobs whose owner died, once too often: decided in the same write, so that nobody can claim them in between.
+WITH dead AS (
+    SELECT jobs.id, jobs.owner
+    FROM jobs LEFT JOIN processes ON processes.id = jobs.owner
+    WHERE jobs.state = ANY($1) AND jobs.finalized_at IS NULL AND jobs.crashes + 1 >= $4
+      AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second')
+    LIMIT $3
+    FOR UPDATE OF jobs SKIP LOCKED
+), job AS (
+    UPDATE jobs SET state = 'settling', outcome = 'failed', code = 'crashed_worker', owner = $5, decided_at = now(),
+                    fence = fence + 1, version = version + 1, crashes = crashes + 1,
+                    settling_until = now() + $6 * interval '1 second'
     FROM dead WHERE jobs.id = dead.id
     RETURNING jobs.*
 ), released AS (
@@ -123,6 +146,7 @@ LIMIT $1
 WITH stale AS (
     SELECT id FROM jobs
     WHERE state = 'settling' AND settling_until < now()
+    ORDER BY settling_until
     LIMIT $3
     FOR UPDATE SKIP LOCKED
 ), job AS (
@@ -151,16 +175,21 @@ WITH job AS (
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
 -- name: abandoned
--- Unfinished uploads whose broker died or whose time is up go to the caller, under a new fence, to be discarded.
+-- Unfinished uploads whose broker died or whose time is up go to the caller, under a new fence, to be discarded; one
+-- that somebody is discarding already, only when that takes too long.
 WITH stale AS (
     SELECT jobs.id
     FROM jobs LEFT JOIN processes ON processes.id = jobs.owner
     WHERE jobs.state = 'receiving'
-      AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second' OR jobs.finish_by < now())
+      AND (jobs.settling_until < now()
+           OR (jobs.settling_until IS NULL
+               AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second'
+                    OR jobs.finish_by < now())))
+    ORDER BY random()
     LIMIT $3
     FOR UPDATE OF jobs SKIP LOCKED
 ), job AS (
-    UPDATE jobs SET owner = $1, fence = fence + 1
+    UPDATE jobs SET owner = $1, fence = fence + 1, settling_until = now() + $4 * interval '1 second'
     FROM stale WHERE jobs.id = stale.id
     RETURNING jobs.*
 )
@@ -168,7 +197,8 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 
 -- name: cut
 -- One unfinished upload goes to the caller, under a new fence, to be discarded.
-UPDATE jobs SET owner = $2, fence = fence + 1, version = version + 1
+UPDATE jobs SET owner = $2, fence = fence + 1, version = version + 1,
+                settling_until = now() + $4 * interval '1 second'
 WHERE id = $1 AND fence = $3 AND state = 'receiving'
 RETURNING jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
 
@@ -230,7 +260,9 @@ DELETE FROM jobs
 WHERE id IN (
     SELECT id FROM jobs
     WHERE finalized_at < now() - $1 * interval '1 second'
-      AND NOT EXISTS (SELECT FROM custody WHERE custody.job_id = jobs.id AND custody.closed_at IS NULL)
+      AND NOT EXISTS (SELECT FROM custody
+                      WHERE custody.job_id = jobs.id
+                        AND (custody.closed_at IS NULL OR (custody.evidence = 'unreadable' AND custody.swept_at IS NULL)))
     LIMIT $2
     FOR UPDATE SKIP LOCKED)
 RETURNING id
