@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from broker.changes import Changes
-from broker.errors import IllegalTransition, JobNotFound
+from broker.errors import IllegalTransition, JobNotFound, StillHeld, Unavailable
 from broker.jobs import Job, JobState, Outcome
 from broker.lease import Lease
 from broker.settle import Settler
@@ -67,7 +67,11 @@ class Cancellation:
         cut = await self._jobs.cut(job, self._lease.process.id)
         if cut is not None:
             await self._changes.publish(cut)
-            await self._settler.discard(cut)
+            try:
+                await self._settler.discard(cut)
+            except (StillHeld, Unavailable, TimeoutError) as exc:
+                # Nobody can go on with it; the sweep takes up what is left.
+                log.warning("discard_postponed", job_id=str(job.id), code=getattr(exc, "code", "timeout"))
 
     async def _until_final(self, job: Job) -> Job:
         try:

@@ -17,6 +17,7 @@ log = structlog.get_logger()
 CHANNEL = "lethe:changes"
 RECONNECT_S = 0.5
 SILENCE_S = 5.0
+PUBLISH_S = 2.0
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -40,7 +41,8 @@ class Changes:
         """Tell the others; a lost message costs time, not truth."""
         change = Change(id=job.id, version=job.version, fence=job.fence, state=job.state)
         with suppress(RedisError, OSError, TimeoutError):
-            await self._redis.publish(CHANNEL, msgspec.msgpack.encode(change))
+            async with asyncio.timeout(PUBLISH_S):
+                await self._redis.publish(CHANNEL, msgspec.msgpack.encode(change))
 
     def listen(self, listener: Callable[[Change], None]) -> None:
         """Call `listener` for every change, in the loop's own thread."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from broker.crypto.chunked import Encryptor
-from broker.errors import BrokerError, UnsupportedImage, UploadIncomplete, UploadSuperseded, UploadTooLarge
+from broker.errors import BrokerError, UnsupportedImage, UploadIncomplete, UploadTooLarge
 from broker.secret_memory import wipe
 from broker.sniff import HEAD_BYTES, ImageKind, dimensions, sniff
 
@@ -48,18 +48,18 @@ class Body:
         self._arriving = chunks
         self._max_bytes = max_bytes
         self._idle_s = idle_s
-        self._is_cut = False
+        self._cut: BrokerError | None = None
         self._waiting: asyncio.Timeout | None = None
         self.size_bytes = 0
 
-    def cut(self) -> None:
-        """End the stream: a later upload took over, or this process may hold nothing any more."""
-        self._is_cut = True
+    def cut(self, reason: BrokerError) -> None:
+        """End the stream with this error, now if it waits, else when it is next read; the first reason counts."""
+        self._cut = self._cut or reason
         if self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(0)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield what arrives; raise UploadTooLarge, UploadSuperseded, or UploadIncomplete when it stops early."""
+        """Yield what arrives; raise UploadTooLarge, UploadIncomplete when it stops early, or why it was cut."""
         while chunk := await self._next():
             self.size_bytes += len(chunk)
             if self.size_bytes > self._max_bytes:
@@ -69,20 +69,22 @@ class Body:
     async def _next(self) -> bytes:
         """Return the next bytes; none at the end."""
         while True:
-            if self._is_cut:
-                raise UploadSuperseded
+            if self._cut is not None:
+                raise self._cut
             try:
                 async with asyncio.timeout(self._idle_s) as self._waiting:
                     chunk = await anext(self._arriving)
             except StopAsyncIteration:
                 return b""
             except TimeoutError as exc:
-                raise (UploadSuperseded if self._is_cut else UploadIncomplete) from exc
+                raise (self._cut or UploadIncomplete()) from exc
             except BrokerError:
                 raise
             except Exception as exc:
                 # The server's own words for a client that went away; there is nobody left to read an answer.
                 raise UploadIncomplete from exc
+            finally:
+                self._waiting = None  # what has ended cannot be rescheduled
             if chunk:
                 return chunk
 

@@ -3,10 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from uuid import UUID, uuid4
 
+import msgspec
 import structlog
 
 from broker.changes import Change, Changes
@@ -20,6 +21,7 @@ from broker.errors import (
     OperationUnavailable,
     QueueUnavailable,
     StillHeld,
+    StoreUnavailable,
     Unavailable,
     UploadIncomplete,
     UploadSuperseded,
@@ -43,6 +45,9 @@ from policies.registry import Policies
 log = structlog.get_logger()
 
 DISCARD_AGAIN_S = 1.0
+CLOSE_WITHIN_S = 5.0
+UNHEARD_S = 15.0
+"""No statement takes this long, so that what began earlier was answered, or its answer is lost."""
 
 
 class Intake:
@@ -71,7 +76,7 @@ class Intake:
         self._lease = lease
         self._patience = patience
         self._streams: dict[tuple[UUID, int], Body] = {}
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._undoing: dict[tuple[UUID, int], asyncio.Task[None]] = {}
         changes.listen(self._cut_superseded)
 
     async def submit(self, submission: Submission, body: AsyncIterator[bytes]) -> tuple[Job, bool]:
@@ -82,20 +87,36 @@ class Intake:
         admit = await self._ask(submission)
         await self._bell.ping()
         place = Place(blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.hello())
-        with self._lease.hold():
+        with ExitStack() as holding:
+            holding.enter_context(self._lease.hold())
             job = await self._receive(submission, place)
-            if job is None:
-                raise UploadSuperseded
-            return await self._take_in(job, place, submission, admit, body), True
+            if job is not None:
+                return await self._take_in(job, place, submission, admit, self._bounded(body), holding), True
+        known = await self._jobs.find(submission.user_id, submission.public_id)
+        if known is None or known.state is JobState.RECEIVING:
+            raise UploadSuperseded
+        return await self._replay(known, submission, body), False
 
     async def let_go(self) -> None:
         """Cut every stream: this process may hold nothing any more."""
         for stream in self._streams.values():
-            stream.cut()
+            stream.cut(StoreUnavailable("this process has no lease"))
+
+    async def reconcile(self) -> None:
+        """Undo what Postgres says that we hold and we do not: the answer to a write that began it was lost."""
+        for job_id, held in await self._custody.held_by(self._lease.process.id, before_s=UNHEARD_S):
+            if (job_id, held.fence) not in self._streams.keys() | self._undoing.keys():
+                job = await self._jobs.get(job_id)
+                if job is not None:
+                    log.warning("upload_unaccounted", job_id=str(job_id))
+                    self._undo(msgspec.structs.replace(job, fence=held.fence))
 
     async def aclose(self) -> None:
-        """Wait for what is being undone."""
-        await asyncio.gather(*self._undoing, return_exceptions=True)
+        """Wait a while for what is being undone; the sweep of another process goes on with the rest."""
+        if self._undoing:
+            _, late = await asyncio.wait(self._undoing.values(), timeout=CLOSE_WITHIN_S)
+            for task in late:
+                task.cancel()
 
     async def _ask(self, submission: Submission) -> Admit:
         await self._fleet.require(submission.operation)
@@ -140,30 +161,38 @@ class Intake:
         return job
 
     async def _take_in(
-        self, job: Job, place: Place, submission: Submission, admit: Admit, body: AsyncIterator[bytes]
+        self, job: Job, place: Place, submission: Submission, admit: Admit, body: Body, holding: ExitStack
     ) -> Job:
-        key = bytearray(KEY_BYTES)
-        random_into(key)
-        incoming = self._incoming(self._bounded(body), key, place, submission)
-        self._streams[job.id, job.fence] = incoming.body
+        self._streams[job.id, job.fence] = body
         try:
-            async with asyncio.timeout(self._patience.within_s):
-                await self._store(place, incoming)
-            await self._hand_over(place, key, admit)
+            incoming = await self._keep(place, body, submission, admit)
+            holding.close()  # a slow Postgres must not cost a process that holds nothing its life
             queued = await self._queue(job, incoming, submission, admit)
         except BaseException as exc:
-            incoming.wipe()
             self._undo(job)
             if isinstance(exc, TimeoutError):
                 raise UploadIncomplete from exc
             raise
         finally:
-            wipe(key)
             del self._streams[job.id, job.fence]
         with suppress(QueueUnavailable):  # rescue rings again for what nobody claims
             await self._bell.ring(queued.id, fence=queued.fence, pool=queued.pool)
         log.info("job_queued", job_id=str(job.id), operation=job.operation)
         return queued
+
+    async def _keep(self, place: Place, body: Body, submission: Submission, admit: Admit) -> Incoming:
+        # Wiped before the job is queued, since that write says so.
+        key = bytearray(KEY_BYTES)
+        random_into(key)
+        incoming = self._incoming(body, key, place, submission)
+        try:
+            async with asyncio.timeout(self._patience.within_s):
+                await self._store(place, incoming)
+            await self._hand_over(place, key, admit)
+        finally:
+            incoming.wipe()
+            wipe(key)
+        return incoming
 
     def _bounded(self, body: AsyncIterator[bytes]) -> Body:
         limits = self._policies.profile.limits
@@ -233,9 +262,10 @@ class Intake:
         return known
 
     def _undo(self, job: Job) -> None:
-        task = asyncio.create_task(self._discard(job))
-        self._undoing.add(task)
-        task.add_done_callback(self._undoing.discard)
+        if self._undoing.get((job.id, job.fence)) is None:
+            task = asyncio.create_task(self._discard(job))
+            self._undoing[job.id, job.fence] = task
+            task.add_done_callback(lambda _: self._undoing.pop((job.id, job.fence)))
 
     async def _discard(self, job: Job) -> None:
         held = Held(process=self._lease.process.id, fence=job.fence)
@@ -260,4 +290,4 @@ class Intake:
     def _cut_superseded(self, change: Change) -> None:
         for (job_id, fence), stream in self._streams.items():
             if job_id == change.id and fence < change.fence:
-                stream.cut()
+                stream.cut(UploadSuperseded())

@@ -9,7 +9,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from broker.errors import StoreUnavailable
+from broker.errors import BrokerError, StoreUnavailable
 from broker.guard import Guard
 from broker.store.processes import Facts, Process, ProcessStore
 
@@ -69,22 +69,24 @@ class Lease:
         """Renew until cancelled."""
         while True:
             await asyncio.sleep(self._pause_s())
-            await self._renew()
+            if await self._renew() and self.renewed is not None:
+                await self._tell_renewed(self.renewed)
             if not self.is_valid and self._held and self.let_go is not None:
                 log.warning("lease_unsafe", count=self._held)
                 await self.let_go()
 
     async def aclose(self) -> None:
-        """End the lease; nothing is held any more."""
-        with suppress(StoreUnavailable):
-            await self._processes.leave(self.process.id)
+        """End the lease, unless something is held after all: then it ends by itself."""
+        if not self._held:
+            with suppress(StoreUnavailable):
+                await self._processes.leave(self.process.id)
 
     async def _register(self) -> None:
         before_s = _boottime_s()
         await self._processes.register(self.process, lease_s=self._lease_s)
         self._ends_s = before_s + self._lease_s
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> bool:
         before_s = _boottime_s()
         try:
             async with asyncio.timeout(self._lease_s / 3):
@@ -92,12 +94,20 @@ class Lease:
                 if renewed:
                     self._ends_s = before_s + self._lease_s
                     self._arm()
-                    if self.renewed is not None:
-                        await self.renewed()
                 elif not self._held:
                     await self._start_over()
         except (StoreUnavailable, TimeoutError):
             log.warning("lease_not_renewed")
+            return False
+        return renewed
+
+    async def _tell_renewed(self, renewed: Callable[[], Awaitable[None]]) -> None:
+        # Short of what is left until the next renewal is due, whatever this does.
+        try:
+            async with asyncio.timeout(self._lease_s / 6):
+                await renewed()
+        except (BrokerError, TimeoutError) as exc:
+            log.warning("not_reconciled", code=getattr(exc, "code", "timeout"))
 
     async def _start_over(self) -> None:
         # The lease ended while nothing was held: the old id is never used again.

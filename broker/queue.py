@@ -1,5 +1,6 @@
 """The bell: tells arq that a job waits. It carries a job id and nothing else; Postgres is the truth."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
@@ -51,10 +52,11 @@ class Bell:
         arq drops an id that it already has, so that the id names the fence: a retry or a rescue is a new ring.
         """
         try:
-            await self._redis.enqueue_job(
-                TASK, job_id.hex, _job_id=f"{job_id.hex}:{fence}", _queue_name=queue_name(pool)
-            )
-            await self.wake(pool)
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._redis.enqueue_job(
+                    TASK, job_id.hex, _job_id=f"{job_id.hex}:{fence}", _queue_name=queue_name(pool)
+                )
+                await self.wake(pool)
         except (RedisError, OSError, TimeoutError) as exc:
             raise QueueUnavailable from exc
 
@@ -69,6 +71,7 @@ class Bell:
     async def ping(self) -> None:
         """Raise QueueUnavailable when Redis does not answer."""
         try:
-            await self._redis.execute_command("PING")  # pyright: ignore[reportUnknownMemberType]
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._redis.execute_command("PING")  # pyright: ignore[reportUnknownMemberType]
         except (RedisError, OSError, TimeoutError) as exc:
             raise QueueUnavailable from exc

@@ -38,43 +38,48 @@ class Rescue:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await asyncio.sleep(self._every_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the passes
-                try:
-                    await self.once(tasks)
-                except BrokerError as exc:
-                    log.warning("rescue_failed", code=exc.code)
+                await self._quietly(self.once(tasks))
 
     async def once(self, tasks: asyncio.TaskGroup) -> None:
         """One pass; settling goes on in `tasks`."""
-        for job in await self._jobs.rescue():
+        for job in await self._jobs.rescue(max_crashes=self._max_crashes):
             log.info("job_rescued", job_id=str(job.id), count=job.crashes)
-            if job.crashes >= self._max_crashes:
-                tasks.create_task(self._quietly(self._decide(job, Outcome.FAILED, "crashed_worker")))
-            else:
-                await self._ring(job)
+            await self._ring(job)
+        for job in await self._jobs.give_up(self._lease.process.id, max_crashes=self._max_crashes):
+            log.info("job_given_up", job_id=str(job.id), count=job.crashes)
+            tasks.create_task(self._slotted(self._settle(job)))
         for job in await self._jobs.overdue():
-            tasks.create_task(self._quietly(self._decide(job, Outcome.EXPIRED, _overdue_code(job))))
+            tasks.create_task(self._slotted(self._expire(job)))
         for job in await self._jobs.resume_settling(self._lease.process.id):
-            tasks.create_task(self._quietly(self._settler.settle_or_postpone(job)))
+            tasks.create_task(self._slotted(self._settler.settle_or_postpone(job)))
         for waiting in await self._jobs.unclaimed(after_s=RING_AGAIN_S):
             await self._bell.ring(waiting.id, fence=waiting.fence, pool=waiting.pool)
 
-    async def _decide(self, job: Job, outcome: Outcome, code: str) -> None:
+    async def _expire(self, job: Job) -> None:
         try:
-            settling = await self._jobs.begin_settling(job, outcome, owner=self._lease.process.id, code=code)
+            settling = await self._jobs.begin_settling(
+                job, Outcome.EXPIRED, owner=self._lease.process.id, code=_overdue_code(job)
+            )
         except IllegalTransition:
             return
+        await self._settle(settling)
+
+    async def _settle(self, settling: Job) -> None:
         await self._settler.announce(settling)
         await self._settler.settle_or_postpone(settling)
 
-    async def _quietly(self, work: Awaitable[object]) -> None:
+    async def _slotted(self, work: Awaitable[object]) -> None:
         async with self._slots:
-            try:
-                await work
-            except BrokerError as exc:
-                log.warning("rescue_failed", code=exc.code)
-            except Exception:
-                # One job that cannot be settled must not end the process, and with it every other job's rescue.
-                log.exception("rescue_broke")
+            await self._quietly(work)
+
+    async def _quietly(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except BrokerError as exc:
+            log.warning("rescue_failed", code=exc.code)
+        except Exception:
+            # One job that cannot be settled must not end the process, and with it every other job's rescue.
+            log.exception("rescue_broke")
 
     async def _ring(self, job: Job) -> None:
         try:

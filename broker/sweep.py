@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Iterable
 
 import structlog
 
@@ -34,28 +35,38 @@ class Sweep:
         passes = 0
         while True:
             await asyncio.sleep(self._every_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the passes
-            try:
-                await self.once()
-                if passes % 60 == 0:
-                    await self.records()
-                passes += 1
-            except (BrokerError, TimeoutError) as exc:
-                log.warning("sweep_failed", code=getattr(exc, "code", "timeout"))
+            await self._quietly(self.once())
+            if passes % 60 == 0:
+                await self._quietly(self.records())
+            passes += 1
 
     async def once(self) -> None:
-        """Destroy unfinished uploads and outputs whose time is up."""
-        for job in await self._jobs.abandoned(self._lease.process.id):
-            await self._discard(job)
-        for job_id in await self._custody.stray_outputs():
-            await self._settler.destroy_outputs(job_id)
+        """Destroy unfinished uploads and outputs whose time is up, side by side: one that stays holds up no other."""
+        await self._all([self._discard(job) for job in await self._jobs.abandoned(self._lease.process.id)])
+        await self._all([self._settler.destroy_outputs(job_id) for job_id in await self._custody.stray_outputs()])
 
     async def records(self) -> None:
         """Delete rows whose time is up, and ciphertext that could not be deleted when its key was shredded."""
-        for blob in await self._custody.unreadable():
-            await self._blobs.destroy(blob)
+        await self._all([self._delete(copy_id, blob) for copy_id, blob in (await self._custody.unreadable()).items()])
         await self._jobs.forget(records_for_s=self._retention.records_for_s)
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
         await self._processes.forget_dead()
+
+    async def _all(self, works: Iterable[Awaitable[object]]) -> None:
+        await asyncio.gather(*(self._quietly(work) for work in works))
+
+    async def _quietly(self, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except (BrokerError, TimeoutError) as exc:
+            log.warning("sweep_failed", code=getattr(exc, "code", "timeout"))
+        except Exception:
+            # One row that cannot be swept must not end the process, and with it every other row's sweep.
+            log.exception("sweep_broke")
+
+    async def _delete(self, copy_id: int, blob: str) -> None:
+        await self._blobs.destroy(blob)
+        await self._custody.swept(copy_id)
 
     async def _discard(self, job: Job) -> None:
         gone = await self._settler.discard(job)

@@ -54,6 +54,7 @@ class WakingWorker(Worker):
                 await asyncio.sleep(BACK_OFF_S)
 
     async def _take(self) -> None:
+        await self._forget_started()
         self.queue_read_limit = self._runner.free
         await self._poll_iteration()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
@@ -62,6 +63,14 @@ class WakingWorker(Worker):
         if self._runner.free:
             redis: Any = self.pool
             await redis.blpop([wake_name(self._lethe_pool)], timeout=NET_S)
+
+    async def _forget_started(self) -> None:
+        # When Redis breaks off while arq starts a job, arq keeps its slot for ever: count anew, with nothing under way.
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        self.tasks.clear()
+        await asyncio.sleep(0)  # arq's own count of what has just ended comes as a callback
+        self.sem = asyncio.BoundedSemaphore(self.max_jobs + 1)
+        self.job_counter = 0
 
 
 async def _ring(ctx: dict[str, Any], job_id: str) -> None:

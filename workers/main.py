@@ -43,7 +43,9 @@ async def work(settings: Settings, pool: str, *, guard: Guard, config: Config, p
     try:
         for provider in providers.values():
             await provider.warm()
-        async with open_services(settings, role="worker", facts=_facts(pool, config, providers), guard=guard) as services:
+        async with open_services(
+            settings, role="worker", facts=_facts(pool, config, providers), guard=guard
+        ) as services:
             await _serve(services, zygote, providers, pool=pool, stopping=stopping)
     finally:
         for provider in providers.values():

@@ -59,7 +59,8 @@ class JobRun:
 
     async def conclude(self, job: Job, ending: Ending) -> None:
         """Write the outcome down, once, and settle; IllegalTransition when somebody else has decided meanwhile."""
-        held = Held(process=self._services.lease.process.id, fence=job.fence)
+        assert job.owner is not None
+        held = Held(process=job.owner, fence=job.fence)
         settling = await self._decide(job, ending)
         self._services.metrics.attempts.labels(operation=job.operation, result=ending.outcome).inc()
         await self._services.settler.settle_or_postpone(settling, let_go=held)

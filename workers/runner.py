@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from broker.changes import Change
@@ -16,6 +18,7 @@ from workers.outcomes import Ending
 log = structlog.get_logger()
 
 RELEASE_AGAIN_S = 0.5
+HAND_BACK_AFTER_S = 0.5
 
 Attempt = Callable[[Job], Awaitable[Ending]]
 Conclude = Callable[[Job, Ending], Awaitable[None]]
@@ -31,10 +34,11 @@ class Runner:
         self._slots = services.settings.slots
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
+        self._ours: set[UUID] = set()
         self._is_draining = False
         self._room = asyncio.Event()
         services.changes.listen(self._stop_decided)
-        services.lease.renewed = self._stop_lost
+        services.lease.renewed = self._reconcile
         services.lease.let_go = self._let_go
 
     @property
@@ -56,13 +60,24 @@ class Runner:
         """Claim a job and run it in a task of its own; silence when somebody else has it."""
         if self.free <= 0 or not self._services.lease.is_valid:
             return  # rescue rings again for what nobody claimed
-        job = await self._services.stores.jobs.claim(job_id, self._services.lease.process.id)
+        if job_id in self._ours:
+            return
+        self._ours.add(job_id)
+        job: Job | None = None
+        try:
+            job = await self._services.stores.jobs.claim(job_id, self._services.lease.process.id)
+        finally:
+            if job is None:
+                self._ours.discard(job_id)
         if job is not None:
-            log.info("job_claimed", job_id=str(job.id), operation=job.operation, attempt=job.attempts)
-            task = asyncio.create_task(self._run(job))
-            self._tasks.add(task)
-            self._attempts[job.id] = job, task
-            task.add_done_callback(self._leave)
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        log.info("job_claimed", job_id=str(job.id), operation=job.operation, attempt=job.attempts)
+        task = asyncio.create_task(self._run(job))
+        self._tasks.add(task)
+        self._attempts[job.id] = job, task
+        task.add_done_callback(partial(self._leave, job.id))
 
     async def drain(self, *, within_s: float) -> None:
         """Take nothing more; let what runs finish, then hand back what has not."""
@@ -74,7 +89,8 @@ class Runner:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _run(self, job: Job) -> None:
-        held = Held(process=self._services.lease.process.id, fence=job.fence)
+        assert job.owner is not None
+        held = Held(process=job.owner, fence=job.fence)
         try:
             ending = await self._stoppable(job)
             await self._conclude(job, ending)
@@ -85,6 +101,7 @@ class Runner:
             raise
         except Unavailable as exc:
             log.warning("attempt_interrupted", job_id=str(job.id), code=exc.code)
+            await asyncio.sleep(HAND_BACK_AFTER_S)  # else the job would go round as fast as it can fail
             await self._hand_back(job, held)
 
     async def _stoppable(self, job: Job) -> Ending:
@@ -108,7 +125,7 @@ class Runner:
         except IllegalTransition:
             await self._release(job, held)
         except Unavailable:
-            log.warning("job_not_handed_back", job_id=str(job.id))
+            log.warning("job_not_handed_back", job_id=str(job.id))  # tried again with the next renewal
 
     async def _release(self, job: Job, held: Held) -> None:
         # Until this is written, whoever settles the job waits for our lease to end.
@@ -119,22 +136,30 @@ class Runner:
             except Unavailable:
                 await asyncio.sleep(RELEASE_AGAIN_S)
 
-    def _leave(self, task: asyncio.Task[None]) -> None:
+    def _leave(self, job_id: UUID, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._ours.discard(job_id)
         self._room.set()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("attempt_broke", job_id=str(job_id), exc_info=task.exception())
 
     def _stop_decided(self, change: Change) -> None:
         known = self._attempts.get(change.id)
         if known is not None and change.fence > known[0].fence and change.state is not JobState.RUNNING:
             self._stop(change.id)
 
-    async def _stop_lost(self) -> None:
-        if not self._attempts:
-            return
-        ours = await self._services.stores.jobs.running_of(self._services.lease.process.id)
-        for job_id, (job, _) in list(self._attempts.items()):
-            if ours.get(job_id) != job.fence:
-                self._stop(job_id)
+    async def _reconcile(self) -> None:
+        """Stop what is no longer ours, and hand back what is ours and not under way: an answer was lost."""
+        if self._attempts:
+            ours = await self._services.stores.jobs.running_of(self._services.lease.process.id)
+            for job_id, (job, _) in list(self._attempts.items()):
+                if ours.get(job_id) != job.fence:
+                    self._stop(job_id)
+        for job_id, held in await self._services.stores.custody.held_by(self._services.lease.process.id, before_s=0):
+            job = None if job_id in self._ours else await self._services.stores.jobs.get(job_id)
+            if job is not None and job_id not in self._ours:
+                log.warning("job_unaccounted", job_id=str(job_id))
+                await self._hand_back(msgspec.structs.replace(job, fence=held.fence), held)
 
     async def _let_go(self) -> None:
         for job_id in list(self._attempts):

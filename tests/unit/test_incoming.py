@@ -1,0 +1,217 @@
+"""A body on its way in: bounded, cut at any moment, encrypted, and never left in a buffer."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.crypto.chunked import CHUNK_BYTES, KEY_BYTES, Decryptor, Encryptor
+from broker.errors import (
+    InvalidParameter,
+    StoreUnavailable,
+    UnsupportedImage,
+    UploadIncomplete,
+    UploadSuperseded,
+    UploadTooLarge,
+)
+from broker.incoming import Body, Fingerprint, Incoming
+from tests.stack import body_of, upload_bytes
+
+KEY = bytearray(range(KEY_BYTES))
+CONTEXT = b"blob"
+
+
+def incoming(chunks: AsyncIterator[bytes], *, max_bytes: int = 1 << 20, idle_s: float = 5.0) -> Incoming:
+    body = Body(chunks, max_bytes=max_bytes, idle_s=idle_s)
+    return Incoming(body, Encryptor(KEY, context=CONTEXT), Fingerprint("token"), check_size=lambda width, height: None)
+
+
+async def drained(coming: Incoming) -> bytes:
+    return b"".join([part async for part in coming.ciphertext()])
+
+
+def opened(ciphertext: bytes) -> bytes:
+    plain = bytearray(len(ciphertext) + CHUNK_BYTES)
+    decryptor = Decryptor(bytearray(KEY), context=CONTEXT)
+    with memoryview(plain) as view:
+        at = decryptor.update(ciphertext, view)
+        at += decryptor.finish(view[at:])
+    return bytes(plain[:at])
+
+
+async def stalled() -> AsyncIterator[bytes]:
+    yield upload_bytes(100)
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("cuts", [1, 7, 63, 64, 65, 1000, 100_000])
+async def test_what_went_in_can_be_opened_with_the_key_alone(cuts: int) -> None:
+    """The ciphertext opens to the same bytes however the body was cut into chunks, and holds none of it."""
+    body = upload_bytes(3_000 if cuts < 100 else 200_000)
+    coming = incoming(body_of(*(body[at : at + cuts] for at in range(0, len(body), cuts))))
+
+    ciphertext = await drained(coming)
+
+    assert opened(ciphertext) == body
+    assert body[20:40] not in ciphertext
+    assert (coming.kind, coming.body.size_bytes) == ("jpeg", len(body))
+
+
+async def test_a_body_over_the_limit_is_refused_at_the_limit() -> None:
+    """Not a byte is read after the one that was too many."""
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        yield upload_bytes(64)
+        while True:
+            read += 100
+            yield bytes(100)
+
+    with pytest.raises(UploadTooLarge):
+        await drained(incoming(endless(), max_bytes=1000))
+    assert read <= 1100
+
+
+async def test_a_body_exactly_at_the_limit_passes() -> None:
+    """The limit is the largest size that is taken."""
+    body = upload_bytes(1000)
+    assert opened(await drained(incoming(body_of(body), max_bytes=1000))) == body
+
+
+@pytest.mark.parametrize("body", [b"", b"GIF89a" + bytes(100), b"<svg/>", bytes(64), bytes(5000), b"\xff\xd8"])
+async def test_what_is_no_image_is_refused(body: bytes) -> None:
+    """Zero bytes, other formats and noise end at the door."""
+    with pytest.raises(UnsupportedImage):
+        await drained(incoming(body_of(body)))
+
+
+async def test_no_image_is_refused_before_the_rest_is_read() -> None:
+    """Sixty-four bytes decide."""
+    with pytest.raises(UnsupportedImage):
+        async with asyncio.timeout(1):
+            await drained(incoming(chain(bytes(64), stalled())))
+
+
+async def chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
+
+
+async def test_a_body_that_stands_still_is_incomplete() -> None:
+    """Whoever sends nothing for the idle time is cut off."""
+    with pytest.raises(UploadIncomplete):
+        await drained(incoming(stalled(), idle_s=0.05))
+
+
+async def test_a_client_that_goes_away_is_incomplete() -> None:
+    """The server's own exception for it never gets further."""
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield upload_bytes(100)
+        raise ConnectionResetError
+
+    with pytest.raises(UploadIncomplete):
+        await drained(incoming(broken()))
+
+
+async def test_a_stream_is_cut_while_it_waits() -> None:
+    """A later upload does not wait for the earlier one's idle time."""
+    coming = incoming(stalled())
+    reading = asyncio.create_task(drained(coming))
+    while coming.body.size_bytes == 0:
+        await asyncio.sleep(0)
+
+    coming.body.cut(UploadSuperseded())
+
+    with pytest.raises(UploadSuperseded):
+        async with asyncio.timeout(1):
+            await reading
+
+
+async def test_a_stream_is_cut_between_two_reads() -> None:
+    """A cut that comes while the store writes, and nobody waits for the body, is heard at the next read."""
+    coming = incoming(stalled())
+    chunks = coming.body.chunks()
+    assert await anext(chunks)
+
+    coming.body.cut(UploadSuperseded())
+    coming.body.cut(UploadSuperseded())
+
+    with pytest.raises(UploadSuperseded):
+        await anext(chunks)
+
+
+async def test_a_cut_says_why() -> None:
+    """A process that may hold nothing any more does not blame a later upload."""
+    coming = incoming(stalled())
+    coming.body.cut(StoreUnavailable())
+
+    with pytest.raises(StoreUnavailable):
+        await drained(coming)
+
+
+async def test_a_finished_stream_may_still_be_cut() -> None:
+    """The word may come late; it must not break its bearer."""
+    coming = incoming(body_of(upload_bytes(100)))
+    await drained(coming)
+
+    coming.body.cut(UploadSuperseded())
+
+
+async def test_a_refusal_by_size_ends_the_stream() -> None:
+    """What the header tells is asked once, and its refusal is what the caller learns."""
+    asked: list[tuple[int, int]] = []
+
+    def check(width: int, height: int) -> None:
+        asked.append((width, height))
+        raise InvalidParameter
+
+    png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (640).to_bytes(4) + (480).to_bytes(4) + bytes(80_000)
+    coming = Incoming(
+        Body(body_of(png), max_bytes=1 << 20, idle_s=1.0),
+        Encryptor(KEY, context=CONTEXT),
+        Fingerprint("token"),
+        check_size=check,
+    )
+    with pytest.raises(InvalidParameter):
+        await drained(coming)
+    assert asked == [(640, 480)]
+    assert isinstance(coming.failure, InvalidParameter)
+
+
+async def test_nothing_of_the_body_stays_in_a_buffer() -> None:
+    """Once the stream has ended, however, its own buffers hold no byte of it."""
+    body = upload_bytes(3_000)
+    for chunks in (body_of(body), chain(body, stalled())):
+        coming = incoming(chunks, idle_s=0.05)
+        try:
+            await drained(coming)
+        except UploadIncomplete:
+            pass
+        buffers = [found for found in gc.get_referents(coming, *gc.get_referents(coming)) if type(found) is bytearray]
+        assert buffers
+        assert not any(body[20:40] in buffer for buffer in buffers)
+
+
+def test_a_fingerprint_tells_same_from_other() -> None:
+    """Same user, bytes, operation and parameters: the same; any other: another."""
+
+    def of(token: str, body: bytes, operation: str, parameters: dict[str, str | int]) -> bytes:
+        fingerprint = Fingerprint(token)
+        for at in range(0, len(body), 3):
+            fingerprint.update(body[at : at + 3])
+        return fingerprint.finish(operation, parameters)
+
+    known = of("token", b"body", "upscale", {"scale": 2, "quality": "fast"})
+    assert of("token", b"body", "upscale", {"quality": "fast", "scale": 2}) == known
+    others = [
+        of("other", b"body", "upscale", {"scale": 2, "quality": "fast"}),
+        of("token", b"bodz", "upscale", {"scale": 2, "quality": "fast"}),
+        of("token", b"body", "restyle", {"scale": 2, "quality": "fast"}),
+        of("token", b"body", "upscale", {"scale": 3, "quality": "fast"}),
+        of("token", b"body", "upscale", {}),
+    ]
+    assert len({known, *others}) == 6
