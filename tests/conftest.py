@@ -5,9 +5,25 @@ from pathlib import Path
 
 import pytest
 
+from broker.log import capture_log, configure_log
 from broker.services import Services
 from broker.settings import Settings
+from tests.checks import forget_planted, leaks, redis_faults
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(request: pytest.FixtureRequest) -> Generator[None]:
+    """No planted secret in a log line or in Redis, no Redis key without an end; own_database() looks into Postgres."""
+    forget_planted()
+    configure_log(is_console=False)
+    with capture_log() as lines:
+        yield
+    faults = [f"log: {line}" for line in leaks(lines)]
+    if "servers" in request.fixturenames:
+        started: Servers = request.getfixturevalue("servers")
+        faults += redis_faults(started.embedded.redis_url)
+    assert not faults
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.settings import Settings
+from tests.checks import leaks
 from tests.stack import environment_of
 
 
@@ -61,3 +62,4 @@ def lethe_process(
             except subprocess.TimeoutExpired:
                 process.running.kill()
                 process.running.wait(5)
+        assert not leaks(process.log.splitlines())

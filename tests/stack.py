@@ -19,6 +19,7 @@ from broker.services import Services, open_services
 from broker.settings import Settings
 from broker.store.processes import Facts, Process
 from broker.submission import Submission
+from tests.checks import CANARY, database_faults, plant
 from tests.keyholder_process import KeyholderProcess
 
 DATA = Path(__file__).parents[1] / ".lethe" / "data"
@@ -62,6 +63,8 @@ async def own_database(servers: Servers) -> AsyncGenerator[str]:
     await servers.run_sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     try:
         yield servers.dsn(name)
+        faults = await database_faults(servers.dsn(name))
+        assert not faults
     finally:
         await servers.run_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -136,12 +139,14 @@ async def body_of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 def upload_bytes(size: int = 5_000) -> bytes:
-    """Bytes that pass the door as a JPEG; the rest is noise."""
-    return JPEG_HEAD + os.urandom(size - len(JPEG_HEAD))
+    """Bytes that pass the door as a JPEG; then the canary; the rest is noise."""
+    head = JPEG_HEAD + CANARY.encode()
+    return head + os.urandom(size - len(head))
 
 
 async def submission(services: Services, **changed: object) -> Submission:
     new = await services.stores.users.mint()
+    plant(new.token)
     plain = Submission(
         user_id=new.user_id,
         token=new.token,
