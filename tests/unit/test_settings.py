@@ -1,0 +1,62 @@
+"""Settings come from the environment, whole, or not at all."""
+
+import pytest
+
+from broker.settings import Settings, SettingsInvalid, load_settings
+
+NEEDED = {
+    "LETHE_POSTGRES_DSN": "postgresql://lethe:hunter2@db/lethe",
+    "LETHE_REDIS_URL": "redis://:hunter2@redis/0",
+    "LETHE_BLOBS_URL": "s3://bucket",
+    "LETHE_KEYHOLDER_SOCKET": "/run/lethe/keyholder.sock",
+    "LETHE_RECEIPT_KEY_FILE": "/var/lib/lethe/receipt.key",
+}
+
+
+def test_defaults_fill_in_the_rest() -> None:
+    """Five variables are needed; numbers are read from text."""
+    settings = load_settings({**NEEDED, "LETHE_SLOTS": "7", "LETHE_LEASE_S": "4.5"})
+
+    assert (settings.slots, settings.lease_s) == (7, 4.5)
+    assert settings.profile == "minimal"
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_missing_variable_is_named(name: str) -> None:
+    """Whoever starts Lethe without a variable is told which one."""
+    with pytest.raises(SettingsInvalid, match=name):
+        load_settings({key: value for key, value in NEEDED.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LETHE_SLOTS", "0"),
+        ("LETHE_SLOTS", "many"),
+        ("LETHE_LEASE_S", "1"),
+        ("LETHE_UPLOAD_IDLE_S", "0"),
+        ("LETHE_MAX_CRASHES", "-1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(name: str, value: str) -> None:
+    """A lease too short for its guard, no slots, no time: all refused at start, by name."""
+    with pytest.raises(SettingsInvalid, match=name):
+        load_settings({**NEEDED, name: value})
+
+
+def test_the_message_shows_no_value() -> None:
+    """What is refused may be a password in the wrong place."""
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings({**NEEDED, "LETHE_SLOTS": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_its_repr_shows_no_value() -> None:
+    """Settings in a traceback tell no password."""
+    assert "hunter2" not in repr(load_settings(NEEDED))
+    assert "hunter2" not in str(load_settings(NEEDED))
+
+
+def test_other_variables_are_left_alone() -> None:
+    """The environment is full of other people's names."""
+    assert isinstance(load_settings({**NEEDED, "PATH": "/bin", "LETHE_GUARD_FD": "7"}), Settings)
