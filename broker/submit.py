@@ -78,11 +78,21 @@ async def submit_as(order: Order, *, url: str, token: str, keep: bool, console: 
     async with Client(url, token=token) as client:
         if not token:
             user = await client.mint_user()
-            console.print(f"new user {user.user_id}; to be it again: export LETHE_TOKEN={user.token}", markup=False)
+            console.print(
+                f"new user {user.user_id}; to be it again: export LETHE_TOKEN={user.token}",
+                markup=False,
+                soft_wrap=True,
+            )
         job_id = await submit(client, order, console=console)
-        console.print(f"saved {order.output}", markup=False)
+        console.print(f"saved {order.output}", markup=False, soft_wrap=True)
         if keep:
-            console.print(f"the result stays at {url}/v1/jobs/{job_id}/outputs/0 until its time is up", markup=False)
+            console.print(
+                f"the result stays at {url}/v1/jobs/{job_id}/outputs/0 until its time is up",
+                markup=False,
+                soft_wrap=True,
+            )
             return
         await client.delete(job_id)
-        console.print("the upload was gone before the job was done; the result is deleted on the server now")
+        console.print(
+            "the upload was gone before the job was done; the result is deleted on the server now", soft_wrap=True
+        )

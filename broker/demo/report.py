@@ -22,16 +22,16 @@ class Report:
 
     def step(self, words: str) -> None:
         """Begin the next part."""
-        self.console.print(Text(f"\n{words}", style="bold"))
+        self.console.print(Text(f"\n{words}", style="bold"), soft_wrap=True)
 
     def say(self, words: str) -> None:
         """Print a line as it is."""
-        self.console.print(Text(f"  {words}"))
+        self.console.print(Text(f"  {words}"), soft_wrap=True)
 
     def check(self, words: str, is_true: bool) -> None:
         """Print whether something that has to hold does."""
         mark, style = ("✓", "green") if is_true else ("✗", "bold red")
-        self.console.print(Text(f"  {mark} ", style=style) + Text(words, style=""))
+        self.console.print(Text(f"  {mark} ", style=style) + Text(words, style=""), soft_wrap=True)
         if not is_true:
             self.failed.append(words)
 

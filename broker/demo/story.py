@@ -68,7 +68,7 @@ async def _tell(stack: Stack, client: Client, evidence: Evidence, *, output: Pat
     report.say(f"{user.user_id}: nothing was asked, nothing else is stored")
     job_id = await _main_job(client, output, report)
     report.say(f"result saved as {output}, {time.monotonic() - before_s:.2f} s after the stack was up")
-    _compare(output, report)
+    compare(output, report)
     await _read_receipt(client, job_id, report)
     await _look_for_copies(evidence, user, job_id, report)
     await _search_files(stack.directory, evidence, user, job_id, report)
@@ -85,7 +85,8 @@ async def _main_job(client: Client, output: Path, report: Report) -> str:
     return job_id
 
 
-def _compare(output: Path, report: Report) -> None:
+def compare(output: Path, report: Report) -> None:
+    """Show the photo beside the result, and that nothing but pixels came through."""
     report.step("Before and after")
     photo, result = PHOTO.read_bytes(), output.read_bytes()
     before, after = dimensions(photo), dimensions(result)

