@@ -30,7 +30,15 @@ class Mat:
     @overload
     @staticmethod
     def from_pixels_roi(
-        array: NDArray[np.uint8], type: PixelType, w: int, h: int, stride: int, roix: int, roiy: int, roiw: int, roih: int
+        array: NDArray[np.uint8],
+        type: PixelType,
+        w: int,
+        h: int,
+        stride: int,
+        roix: int,
+        roiy: int,
+        roiw: int,
+        roih: int,
     ) -> Mat: ...
     def substract_mean_normalize(self, mean: Sequence[float], norm: Sequence[float]) -> None: ...
     def numpy(self, format: str = ...) -> NDArray[np.float32]: ...
