@@ -1,12 +1,10 @@
 """What a privacy engineer asks for: the keys with which receipts are verified."""
 
-from datetime import datetime
-
 import msgspec
 from litestar import get
 
 from broker.api.deps import Wired
-from broker.api.views import whole_second
+from broker.api.views import Moment, whole_second
 
 
 class ReceiptKeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,8 +12,8 @@ class ReceiptKeyView(msgspec.Struct, frozen=True, kw_only=True):
 
     vkey: str
     is_current: bool
-    first_used_at: datetime
-    last_used_at: datetime
+    first_used_at: Moment
+    last_used_at: Moment
 
 
 class ReceiptKeysView(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What clients see of a job: flat, absent instead of null, whole seconds."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -11,6 +12,9 @@ from broker.cancel import Verdict
 from broker.jobs import Job, JobState, Output
 from broker.services import Services
 from providers.base import Exposure
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time in UTC, cut to the second."""
 
 POLL_S = 1
 MAX_POLL_S = 30
@@ -36,9 +40,9 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     operation: str
     status: str
     version: int
-    created_at: datetime
-    finalized_at: datetime | UnsetType = UNSET
-    expires_at: datetime | UnsetType = UNSET
+    created_at: Moment
+    finalized_at: Moment | UnsetType = UNSET
+    expires_at: Moment | UnsetType = UNSET
     progress: float | UnsetType = UNSET
     queue_position: int | UnsetType = UNSET
     eta_s: int | UnsetType = UNSET
