@@ -191,9 +191,7 @@ class Client:
             raise _unreachable(self._http, exc) from exc
 
     @asynccontextmanager
-    async def part_sent(
-        self, job_id: str, operation: str, part: bytes, *, size: int
-    ) -> AsyncGenerator["asyncio.Task[httpx.Response]", None]:
+    async def part_sent(self, job_id: str, operation: str, part: bytes, *, size: int) -> AsyncGenerator[None, None]:
         """Inside the block `part` of a body of `size` bytes is sent and the rest is not; leaving breaks it off."""
         request = self._http.request(
             "PUT",
@@ -204,7 +202,7 @@ class Client:
         )
         task = asyncio.create_task(request)
         try:
-            yield task
+            yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

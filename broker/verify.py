@@ -72,13 +72,17 @@ def sentences(receipt: Receipt) -> Iterator[str]:
     yield f"Policy profile {receipt.profile}; exposure {receipt.exposure}; revision {receipt.revision}."
     ours = [copy for copy in receipt.copies if copy.domain == Domain.OURS]
     others = [copy for copy in receipt.copies if copy.domain != Domain.OURS]
-    yield f"{len(ours)} copies were in Lethe's own hands, and each is gone:"
+    yield f"In Lethe's own hands, and each gone: {_counted(ours)}."
     yield from (_line(copy) for copy in ours)
     if not others:
         yield "No copy went to a provider outside."
         return
-    yield f"{len(others)} copies went to providers outside:"
+    yield f"Sent to providers outside: {_counted(others)}."
     yield from (_line(copy) for copy in others)
+
+
+def _counted(copies: list[CopyLine]) -> str:
+    return "1 copy" if len(copies) == 1 else f"{len(copies)} copies"
 
 
 def _line(copy: CopyLine) -> str:

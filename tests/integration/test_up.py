@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from broker.demo.story import PHOTO
 from tests.up_process import (
     UpProcess,
     descendants,
@@ -48,12 +49,12 @@ def test_the_printed_lines_do_the_main_job(up: UpProcess, tmp_path: Path) -> Non
     assert (tmp_path / "result.jpg").read_bytes().startswith(b"\xff\xd8\xff")
     verify = lethe("verify", "receipt.txt", "--keys", "keys.json")
     said = subprocess.run(verify, cwd=tmp_path, env=plain_environment(), capture_output=True, text=True, check=True)
-    assert "4 copies were in Lethe's own hands, and each is gone" in said.stdout
+    assert "In Lethe's own hands, and each gone: 4 copies." in said.stdout
 
 
 def test_submit_does_the_main_job(up: UpProcess, tmp_path: Path) -> None:
     """One command sends, waits, saves, and leaves nothing on the server; the new user's token is shown."""
-    photo = Path("broker/demo/photo.jpg").absolute()
+    photo = PHOTO
     result, receipt = tmp_path / "large.jpg", tmp_path / "receipt.txt"
     order = lethe("submit", str(photo), "-p", "scale=3", "--output", str(result), "--receipt", str(receipt))
     environment = plain_environment(LETHE_URL=up.url)

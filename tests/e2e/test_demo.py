@@ -1,0 +1,50 @@
+"""`lethe demo`, as a newcomer runs it."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from broker.config import DEFAULT_FILE
+from broker.sniff import dimensions
+from tests.up_process import lethe, plain_environment, processes_of
+
+FROM_UP_TO_RESULT_S = 5.0
+
+
+def test_the_demo_does_the_main_job_and_shows_every_promise(tmp_path: Path) -> None:
+    """One command: upscaled photo saved, metadata gone, receipt verified, custody closed, nothing left running."""
+    output, directory = tmp_path / "result.jpg", tmp_path / "stack"
+    order = lethe("demo", "--output", str(output), "--directory", str(directory))
+    run = subprocess.run(order, env=plain_environment(), capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert dimensions(output.read_bytes()) == (512, 512)
+    assert "✗" not in run.stdout
+    for promise in (
+        "EXIF, GPS, XMP and comment fields is in the result",
+        "it is signed with lethe.invalid/receipts+",
+        "a receipt that was altered is refused",
+        "all 4 copies of the upload are closed",
+        "the upload's file is gone from the blob directory, and the keyholder has no key for it",
+        "no piece of the photo in any of",
+        "the same search does find the job's id",
+        "the result's file and key are gone too",
+    ):
+        assert f"✓ {promise}" in run.stdout or re.search(f"✓ .*{re.escape(promise)}", run.stdout), promise
+    took = re.search(r"result saved as .*, ([0-9.]+) s after the stack was up", run.stdout)
+    assert took
+    assert float(took[1]) < FROM_UP_TO_RESULT_S
+    assert not processes_of(directory)
+
+
+def test_a_demo_that_cannot_work_fails(tmp_path: Path) -> None:
+    """Without a route for upscale the demo ends with a sentence and exit code 1, and leaves nothing behind."""
+    config = tmp_path / "lethe.toml"
+    shipped = DEFAULT_FILE.read_text()
+    config.write_text(shipped.replace('[[route]]\noperation = "upscale"\ntiers = [{ realesrgan = 1 }]', "", 1))
+    order = lethe("demo", "--output", str(tmp_path / "x.jpg"), "--directory", str(tmp_path / "stack"))
+    environment = plain_environment(LETHE_CONFIG_FILE=str(config))
+    run = subprocess.run(order, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 1
+    assert "operation_unavailable" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not processes_of(tmp_path / "stack")
