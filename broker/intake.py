@@ -91,7 +91,7 @@ class Intake:
             holding.enter_context(self._lease.hold())
             job = await self._receive(submission, place)
             if job is not None:
-                return await self._take_in(job, place, submission, admit, self._bounded(body), holding), True
+                return await self._take_in(job, place, submission, admit, self._bounded(body), holding=holding), True
         known = await self._jobs.find(submission.user_id, submission.public_id)
         if known is None or known.state is JobState.RECEIVING:
             raise UploadSuperseded
@@ -161,7 +161,7 @@ class Intake:
         return job
 
     async def _take_in(
-        self, job: Job, place: Place, submission: Submission, admit: Admit, body: Body, holding: ExitStack
+        self, job: Job, place: Place, submission: Submission, admit: Admit, body: Body, *, holding: ExitStack
     ) -> Job:
         self._streams[job.id, job.fence] = body
         try:

@@ -80,10 +80,13 @@ class Settler:
         try:
             return await self.settle(job, let_go=let_go)
         except IllegalTransition:
-            return None
+            log.info("settling_taken_over", job_id=str(job.id))
         except (StillHeld, Unavailable, TimeoutError) as exc:
             self._alarm(job, exc)
         try:
+            if let_go is not None:
+                # Whoever settles next cannot know that we have wiped it, and would wait as long as we live.
+                await self._custody.release(job.id, let_go, Evidence.OVERWRITTEN)
             await self._jobs.postpone_settling(job, delay_s=POSTPONE_S)
         except Unavailable:
             log.warning("settling_not_postponed", job_id=str(job.id))

@@ -61,9 +61,7 @@ class BlobStore:
     async def destroy(self, name: str) -> None:
         """Delete a blob and see that it is absent; raise BlobStillHeld when the store still shows it."""
         async with _mapped(), asyncio.timeout(TIMEOUT_S):
-            with suppress(FileNotFoundError):  # a directory raises where a bucket does not
-                await obstore.delete_async(self._store, name)
-            self._remove_unfinished(name)
+            await self._delete(name)
         if await self.size(name) is not None or self._unfinished(name):
             raise BlobStillHeld(f"blob {name}")
 
@@ -71,13 +69,15 @@ class BlobStore:
         """Raise BlobsUnavailable when the store does not answer."""
         await self.size("ping")
 
+    async def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):  # a directory raises where a bucket does not
+            await obstore.delete_async(self._store, name)
+        for path in self._unfinished(name):
+            path.unlink(missing_ok=True)
+
     def _unfinished(self, name: str) -> list[Path]:
         # A writer killed in the middle leaves `name#1`, which the store's own listing hides.
         return [] if self._directory is None else list(self._directory.glob(f"{name}#*"))
-
-    def _remove_unfinished(self, name: str) -> None:
-        for path in self._unfinished(name):
-            path.unlink(missing_ok=True)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -23,6 +23,7 @@ CLOSE = "UPDATE custody SET closed_at = now(), evidence = 'shredded' WHERE job_i
 FINISH = "UPDATE jobs SET state = 'failed', finalized_at = now() WHERE id = $1"
 REFUSED = (asyncpg.CheckViolationError, asyncpg.SerializationError)
 # A transaction that sees no row to count may be told so too late to open a copy, and is refused all the same.
+Isolation = Literal["read_committed", "repeatable_read", "serializable"]
 ISOLATIONS = ("read_committed", "repeatable_read", "serializable")
 
 
@@ -62,7 +63,7 @@ async def stands(connection: Connection, job_id: UUID) -> tuple[bool, int, int]:
 
 async def is_waiting_for_a_lock(connection: Connection) -> None:
     async with asyncio.timeout(5):
-        while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+        while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
@@ -91,7 +92,7 @@ async def test_a_final_job_gets_no_new_copy(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_opened_first_then_final(connections: tuple[Connection, Connection], isolation: str) -> None:
+async def test_opened_first_then_final(connections: tuple[Connection, Connection], isolation: Isolation) -> None:
     """A copy opened in a transaction that has not ended yet holds up the final state, and then refuses it."""
     opener, finisher = connections
     job_id = await settling_job(opener)
@@ -107,7 +108,7 @@ async def test_opened_first_then_final(connections: tuple[Connection, Connection
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_final_first_then_opened(connections: tuple[Connection, Connection], isolation: str) -> None:
+async def test_final_first_then_opened(connections: tuple[Connection, Connection], isolation: Isolation) -> None:
     """A final state that has not been committed yet holds up the opening of a copy, and then refuses it."""
     opener, finisher = connections
     job_id = await settling_job(opener)
@@ -123,7 +124,7 @@ async def test_final_first_then_opened(connections: tuple[Connection, Connection
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
-async def test_whoever_is_first_the_law_holds(connections: tuple[Connection, Connection], isolation: str) -> None:
+async def test_whoever_is_first_the_law_holds(connections: tuple[Connection, Connection], isolation: Isolation) -> None:
     """Both at once, many times, in transactions that have read the job before: never final with an open copy."""
     opener, finisher = connections
 

@@ -20,9 +20,13 @@ FROM unnest($1::bigint[], $2::text[]) AS new (id, evidence)
 WHERE custody.id = new.id AND custody.closed_at IS NULL
 
 -- name: release
--- A process has let go of a job's upload.
+-- A process has let go of a job's upload. The job is locked first, as every verb of the job store does.
+WITH job AS (
+    SELECT id FROM jobs WHERE id = $1 FOR UPDATE
+)
 UPDATE custody SET closed_at = now(), evidence = $3
-WHERE job_id = $1 AND holder = 'process' AND ref = $2 AND fence = $4 AND closed_at IS NULL
+FROM job
+WHERE custody.job_id = job.id AND holder = 'process' AND ref = $2 AND fence = $4 AND closed_at IS NULL
 
 -- name: ended_holders
 -- Which of these processes can no longer hold anything, their lease having ended the grace time ago.

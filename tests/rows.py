@@ -1,0 +1,86 @@
+"""Jobs as rows alone: no stream, no blob, no key, nobody who rescues or sweeps."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+from broker.jobs import Job
+from broker.settings import Settings
+from broker.store.blobs import BlobStore, new_name
+from broker.store.database import Database
+from broker.store.jobs import Admission, NewJob
+from broker.store.keys import Keyholder
+from broker.store.processes import Facts, Process
+from broker.store.stores import Stores, make_stores
+from broker.submission import Place, new_key_id
+from tests.checks import plant
+
+ADMISSION = Admission(
+    media_type="image/jpeg", upload_bytes=5, fingerprint=b"f" * 32, start_within_s=600, finish_within_s=600
+)
+
+
+class Rows:
+    """The stores, and one user whose jobs they are."""
+
+    def __init__(self, stores: Stores, user_id: str) -> None:
+        self.stores = stores
+        self.jobs = stores.jobs
+        self.custody = stores.custody
+        self.user_id = user_id
+
+    async def process(self, *, lease_s: float = 3600) -> UUID:
+        process = Process(id=uuid4(), role="worker", facts=Facts())
+        await self.stores.processes.register(process, lease_s=lease_s)
+        return process.id
+
+    def new(self, owner: UUID, *, public_id: UUID | None = None, within_s: float = 600) -> NewJob:
+        return NewJob(
+            id=uuid4(),
+            public_id=public_id or uuid4(),
+            user_id=self.user_id,
+            operation="noop",
+            parameters={},
+            profile="minimal",
+            pool="gpu",
+            owner=owner,
+            within_s=within_s,
+        )
+
+    async def received(self, *, within_s: float = 600) -> Job:
+        broker = await self.process()
+        job = await self.jobs.receive(self.new(broker, within_s=within_s), place().copies(broker))
+        assert job is not None
+        return job
+
+    async def queued(self) -> Job:
+        return await self.jobs.admit(await self.received(), ADMISSION)
+
+    async def running(self, *, lease_s: float = 3600) -> Job:
+        queued = await self.queued()
+        job = await self.jobs.claim(queued.id, await self.process(lease_s=lease_s))
+        assert job is not None
+        return job
+
+    async def get(self, job: Job) -> Job:
+        found = await self.jobs.get(job.id)
+        assert found is not None
+        return found
+
+
+def place() -> Place:
+    return Place(blob=new_name(), key_id=new_key_id(), incarnation=bytes(16))
+
+
+@asynccontextmanager
+async def open_rows(settings: Settings) -> AsyncGenerator[Rows]:
+    database = Database(settings.postgres_dsn, connections=16)
+    await database.open()
+    stores = make_stores(database, Keyholder(settings.keyholder_socket), BlobStore(settings.blobs_url))
+    try:
+        new = await stores.users.mint()
+        plant(new.token)
+        yield Rows(stores, new.user_id)
+    finally:
+        await stores.keys.aclose()
+        await database.aclose()
