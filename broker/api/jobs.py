@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.params import FromPath, QueryParameter
 
 from broker.api.deps import Caller, Closing, HttpRequest, Known, Wired
+from broker.api.forgetting import forget_frames
 from broker.api.views import JobPageView, JobView, Pace, VerdictView, retry_after_s, show_job, show_verdict
 from broker.api.waiting import etag, known_versions, preferred_wait_s, wait_for
 from broker.errors import InvalidCursor, InvalidHeader, InvalidParameter, JobNotFound, ReceiptNotReady, UploadIncomplete
@@ -37,8 +38,9 @@ async def put_job(
     submission = _submission(job_id, request, caller)
     try:
         job, is_new = await services.intake.submit(submission, _body(request))
-    except TimeoutError as exc:
-        raise UploadIncomplete from exc
+    except BaseException as exc:
+        forget_frames(exc)  # before anybody can say that the upload was overwritten
+        raise
     view = await show_job(services, job, pace)
     headers = {"Location": f"/v1/jobs/{job_id}", **_headers(job, view)}
     return Response(view, status_code=202 if is_new or not job.is_final else 200, headers=headers)

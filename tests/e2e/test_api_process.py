@@ -12,20 +12,9 @@ import pytest
 from broker.app import bound, url_of
 from broker.services import Services
 from broker.settings import Settings, SettingsInvalid
-from broker.store.processes import Facts
-from tests.processes import LetheProcess, lethe_process
+from tests.brokers import address_of
+from tests.processes import lethe_process
 from tests.stack import upload_bytes
-
-
-async def address_of(services: Services, process: LetheProcess) -> Facts:
-    """What a broker tells the others of itself; the port was free when it started."""
-    async with asyncio.timeout(15):
-        while True:
-            assert process.running.poll() is None, process.log
-            for other in await services.stores.processes.alive():
-                if other.role == "broker" and other.facts.address:
-                    return other.facts
-            await asyncio.sleep(0.02)
 
 
 async def test_a_broker_serves_and_stops(services: Services, settings: Settings, tmp_path: Path) -> None:
