@@ -1,0 +1,80 @@
+"""`python -m bench`: measures everything and writes docs/performance.md."""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import engine, idle, jobs, keys, memory, models
+from bench.machine import describe
+from bench.report import Chapter, render
+from bench.scale import FULL, QUICK, Scale
+from bench.stack import Stack, open_stack
+
+Measure = Callable[[Stack, Scale], Awaitable[Chapter]]
+
+MEASURES: dict[str, Measure] = {
+    "ring": engine.ring,
+    "latency": jobs.latency,
+    "accepted": jobs.accepted,
+    "finished": jobs.finished,
+    "uploads": memory.uploads,
+    "models": models.throughput,
+    "large": models.large,
+    "counted": idle.counted,
+    "keyholder": keys.keyholder,
+    "arq-latency": engine.arq_latency,
+    "arq-throughput": engine.arq_throughput,
+}
+DATA = Path(".lethe/data")
+PAGE = Path("docs/performance.md")
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Small samples, nothing slow: a minute, for a first look.")
+@click.option("--only", multiple=True, type=click.Choice(list(MEASURES)), help="Measure this alone; may be repeated.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Where to write the page; by default docs/performance.md."
+)
+@click.option("--data", default=DATA, show_default=True, type=click.Path(path_type=Path), help="Programs and weights.")
+def main(quick: bool, only: tuple[str, ...], output: Path | None, data: Path) -> None:
+    """Measure on real servers, started for this alone, and write the page."""
+    machine = describe(data, sys.argv[1:])
+    scale = QUICK if quick else FULL
+    names = [name for name in MEASURES if (name in only if only else name not in scale.left_out)]
+    began_s = time.monotonic()
+    chapters = asyncio.run(measure(names, scale, data))
+    page = render(machine, chapters)
+    target = output or (PAGE if not only and not quick else None)
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page)
+    print(page)
+    print(f"{time.monotonic() - began_s:.0f} s" + (f"; written to {target}" if target else "; nothing was written"))
+
+
+async def measure(names: list[str], scale: Scale, data: Path) -> list[Chapter]:
+    """Take the named figures one after the other, each on the same servers."""
+    chapters: list[Chapter] = []
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:16}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with tempfile.TemporaryDirectory(dir=data.parent, prefix="bench-", ignore_cleanup_errors=True) as folder:
+        async with open_stack(Path(folder) / "stack", data_directory=data) as stack:
+            with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+                task = progress.add_task("", total=len(names))
+                for name in names:
+                    progress.update(task, description=name)
+                    chapters.append(await MEASURES[name](stack, scale))
+                    await stack.forget()
+                    progress.advance(task)
+    return chapters
+
+
+if __name__ == "__main__":
+    main()

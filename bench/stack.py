@@ -1,0 +1,208 @@
+"""The stack that is measured: embedded servers, a keyholder, and Lethe's own processes, started and stopped at will."""
+
+import shutil
+import socket
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import msgspec
+from arq.connections import ArqRedis
+
+from broker.children import Child, spawn
+from broker.embedded import Embedded
+from broker.migrate import migrate
+from broker.queue import connect
+from broker.settings import Settings, inherited_environment
+from broker.store.database import Database
+from broker.store.processes import Facts, Process, ProcessStore
+from broker.store.users import UserStore
+
+HERE = Path(__file__).parent
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 15.0
+
+
+class Running:
+    """One guarded process of ours."""
+
+    def __init__(self, guard: Child) -> None:
+        self._guard = guard
+
+    @property
+    def pid(self) -> int:
+        """The process itself; its guard is its parent."""
+        return children_of(self._guard.pid)[0]
+
+    async def until(self, is_ready: Callable[[], bool | Awaitable[bool]]) -> None:
+        """Wait until it says so; raise with the last lines of its log when it ends before."""
+        await self._guard.wait_ready(is_ready, timeout_s=READY_WITHIN_S)
+
+
+class Stack:
+    """Servers that live as long as the block that opened them; brokers and workers come and go inside it."""
+
+    def __init__(self, embedded: Embedded, settings: Settings, database: Database, redis: ArqRedis) -> None:
+        self.embedded = embedded
+        self.settings = settings
+        self.database = database
+        self.redis = redis
+        self.processes = ProcessStore(database)
+        self.users = UserStore(database)
+
+    @property
+    def port(self) -> int:
+        """Where a broker listens."""
+        return int(self.settings.listen.rpartition(":")[2])
+
+    async def tokens(self, count: int) -> list[str]:
+        """Mint users and return their tokens: one user's jobs of the last minute are counted at every admission."""
+        return [(await self.users.mint()).token for _ in range(count)]
+
+    async def forget(self) -> None:
+        """Empty what earlier rounds have left, so that every round meets the same tables."""
+        async with self.database.transaction() as connection:
+            # Rows of open copies cannot be deleted, and that is as it should be everywhere else.
+            await connection.execute("ALTER TABLE custody DISABLE TRIGGER USER")
+            await connection.execute("TRUNCATE jobs, custody, outputs, receipts")
+            await connection.execute("ALTER TABLE custody ENABLE TRIGGER USER")
+        await self.redis.execute_command("FLUSHDB")  # pyright: ignore[reportUnknownMemberType]
+        for blob in self._blobs.iterdir():
+            blob.unlink(missing_ok=True)
+
+    @property
+    def _blobs(self) -> Path:
+        return Path(self.settings.blobs_url.removeprefix("file://"))
+
+    @asynccontextmanager
+    async def broker(self, **changed: object) -> AsyncGenerator[Running]:
+        """Run one broker process."""
+        url = f"http://127.0.0.1:{self.port}/health/live"
+        async with self._process("broker", ["-m", "broker"], lambda: _answers(url), changed) as running:
+            yield running
+
+    @asynccontextmanager
+    async def worker(self, pool: str, **changed: object) -> AsyncGenerator[Running]:
+        """Run one worker process of a pool, warm and known to the broker."""
+        async with self._process(pool, ["-m", "workers", pool], lambda: True, changed) as running:
+            await self._until_alive(running, pool)
+            yield running
+
+    @asynccontextmanager
+    async def module(self, name: str, *arguments: str) -> AsyncGenerator[Running]:
+        """Run a module of the measurements as a guarded process."""
+        async with self._process(name, ["-m", name, *arguments], lambda: True, {}) as running:
+            yield running
+
+    @asynccontextmanager
+    async def pretended_worker(self, pool: str, *operations: str) -> AsyncGenerator[None]:
+        """Say that a worker lives, so that jobs are accepted, where nobody is to run them."""
+        facts = Facts(pool=pool, operations=operations)
+        process = Process(id=uuid4(), role="worker", facts=facts)
+        await self.processes.register(process, lease_s=3_600)
+        try:
+            yield
+        finally:
+            await self.processes.leave(process.id)
+
+    @asynccontextmanager
+    async def _process(
+        self, name: str, arguments: list[str], is_ready: Callable[[], bool], changed: dict[str, object]
+    ) -> AsyncGenerator[Running]:
+        settings = msgspec.structs.replace(self.settings, **changed)
+        child = spawn(
+            [sys.executable, "-m", "broker.guard", sys.executable, *arguments],
+            name=name,
+            env={**inherited_environment(), **environment_of(settings)},
+            log=self.embedded.logs / f"{name}.log",
+        )
+        try:
+            await child.wait_ready(is_ready, timeout_s=READY_WITHIN_S)
+            yield Running(child)
+        finally:
+            await child.stop(grace_s=STOP_WITHIN_S)
+
+    async def _until_alive(self, running: Running, pool: str) -> None:
+        async def is_known() -> bool:
+            return any(process.facts.pool == pool for process in await self.processes.alive())
+
+        await running.until(is_known)
+
+
+@asynccontextmanager
+async def open_stack(directory: Path, *, data_directory: Path) -> AsyncGenerator[Stack]:
+    """Start Postgres, Redis and a keyholder in an empty directory, and remove it all at the end."""
+    async with AsyncExitStack() as held:
+        held.callback(shutil.rmtree, directory, ignore_errors=True)
+        embedded = await held.enter_async_context(Embedded(directory, data_directory=data_directory))
+        await migrate(embedded.postgres_dsn)
+        settings = _settings(embedded, directory, data_directory)
+        keyholder = spawn(
+            [sys.executable, "-m", "broker.keyholder", "--socket", settings.keyholder_socket],
+            name="keyholder",
+            env=inherited_environment(),
+            log=embedded.logs / "keyholder.log",
+        )
+        held.push_async_callback(keyholder.stop)
+        await keyholder.wait_ready(lambda: _listens(settings.keyholder_socket), timeout_s=READY_WITHIN_S)
+        database = Database(settings.postgres_dsn, connections=4)
+        await database.open()
+        held.push_async_callback(database.aclose)
+        redis = connect(settings.redis_url)
+        held.push_async_callback(redis.aclose, close_connection_pool=True)
+        yield Stack(embedded, settings, database, redis)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Settings as the variables that a child process reads."""
+    encoded: dict[str, object] = msgspec.to_builtins(settings)
+    return {name: str(value) for name, value in encoded.items()}
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started and not yet buried."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """Return the most memory that a process has had, as the kernel counts it (VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _settings(embedded: Embedded, directory: Path, data_directory: Path) -> Settings:
+    return Settings(
+        postgres_dsn=embedded.postgres_dsn,
+        redis_url=embedded.redis_url,
+        blobs_url=f"file://{directory.absolute()}/blobs",
+        keyholder_socket=str(embedded.run_directory / "keyholder.sock"),
+        receipt_key_file=str(directory / "receipt.key"),
+        profile=str(HERE / "profile.toml"),
+        config_file=str(HERE / "lethe.toml"),
+        data_dir=str(data_directory.absolute()),
+        listen=f"127.0.0.1:{_free_port()}",
+        operator_listen="127.0.0.1:0",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1.0).is_success
+    except httpx.HTTPError:
+        return False
