@@ -7,6 +7,7 @@ from broker.guard import Guard
 from broker.log import configure_log, report_crashes
 from broker.secret_memory import harden
 from broker.settings import load_settings
+from broker.starting import in_words
 
 
 def main() -> None:
@@ -14,8 +15,8 @@ def main() -> None:
     harden()
     configure_log()
     report_crashes()
-    guard = Guard.from_environment()
-    asyncio.run(serve(load_settings(), guard=guard))
+    with in_words():
+        asyncio.run(serve(load_settings(), guard=Guard.from_environment()))
 
 
 if __name__ == "__main__":

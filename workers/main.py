@@ -63,9 +63,12 @@ async def _serve(
         log.info("worker_started", pool=pool, worker_id=str(services.lease.process.id))
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait({engine, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        is_broken = engine.done()
         engine.cancel()
         await asyncio.gather(engine, return_exceptions=True)
         await runner.drain(within_s=DRAIN_S)
+        if is_broken:
+            engine.result()  # raises: whoever supervises this process has to know
     log.info("worker_stopped", pool=pool)
 
 

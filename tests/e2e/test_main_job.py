@@ -69,7 +69,9 @@ def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Gener
         worker = processes.enter_context(lethe_process(["workers", "gpu"], settings, folder))
         url = f"http://{listen}"
         wait_for_operations(url, broker, worker)
-        yield Running(url, settings, worker)
+        started = Running(url, settings, worker)
+        processes.callback(started.http.close)
+        yield started
     loop.run_until_complete(database.__aexit__(None, None, None))
     loop.close()
 

@@ -224,7 +224,7 @@ async def test_truncated_weights_fail_the_start(tmp_path: Path, name: str) -> No
     (tmp_path / name).unlink()
     shutil.copyfile(MODELS_DIR / name, tmp_path / name)
     os.truncate(tmp_path / name, (tmp_path / name).stat().st_size - 1)
-    with pytest.raises(ProviderFailure, match=rf"{name} is truncated .*make weights"):
+    with pytest.raises(ProviderFailure, match=rf"{name} is truncated .*make data"):
         await Upscale(tmp_path).warm()
     assert len(faults(tmp_path)) == 1
 
@@ -241,7 +241,7 @@ async def test_missing_and_altered_weights_are_named(tmp_path: Path) -> None:
 
 
 async def test_the_whole_weights_have_no_fault() -> None:
-    """What `make weights` unpacked is what this code was tested with."""
+    """What `make data` unpacked is what this code was tested with."""
     assert faults(MODELS_DIR) == []
 
 

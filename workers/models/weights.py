@@ -33,10 +33,10 @@ def fault(file: Path) -> str | None:
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as exc:
-        return f"weights file {file.name} cannot be read ({exc.strerror}): run `make weights`"
+        return f"weights file {file.name} cannot be read ({exc.strerror}): run `make data`"
     if digest != SHA256[file.name]:
         size_bytes = file.stat().st_size
-        return f"weights file {file.name} is truncated or altered ({size_bytes} bytes): delete it, run `make weights`"
+        return f"weights file {file.name} is truncated or altered ({size_bytes} bytes): delete it, run `make data`"
     return None
 
 
