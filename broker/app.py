@@ -118,6 +118,8 @@ def bound(address: str) -> Generator[socket.socket]:
         raise SettingsInvalid("LETHE_LISTEN and LETHE_OPERATOR_LISTEN have the form host:port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, int(port)), family=family, backlog=1024) as listener:
+        # Connections inherit it; asyncio sets it only where the protocol number is given, and answers would wait 40 ms.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listener
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import time
 from pathlib import Path
 from uuid import uuid4
@@ -73,6 +74,7 @@ def test_an_address_needs_a_port() -> None:
     """A listen address that is none stops the start and names the variable."""
     with bound("127.0.0.1:0") as listener:
         assert url_of(listener).startswith("http://127.0.0.1:")
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # else answers wait for delayed ACKs
     for wrong in ("8080", "127.0.0.1", ":8080", "127.0.0.1:http"):
         with pytest.raises(SettingsInvalid, match="LETHE_LISTEN"), bound(wrong):
             pass
