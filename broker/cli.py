@@ -2,23 +2,22 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Final, NoReturn, ParamSpec, TypeVar
 
 import click
-from asyncpg import PostgresError
+from asyncpg import InterfaceError, PostgresError
 from rich.console import Console
-from rich.text import Text
 
 from broker.children import StackError
 from broker.client import Client, ClientError
 from broker.config import load_config
 from broker.demo.by_hand import curl_lines
 from broker.demo.story import PHOTO, DemoFailed, Plan, demo
-from broker.doctor.findings import Finding, Level
-from broker.doctor.visit import examine
+from broker.doctor.visit import examine, show
 from broker.frames import Memory
 from broker.guard import hardened
 from broker.migrate import DatabaseTooOld, migrate
@@ -37,6 +36,7 @@ _EXPECTED: Final = (
     DataError,
     DatabaseTooOld,
     DemoFailed,
+    InterfaceError,
     KeysInvalid,
     OSError,
     PostgresError,
@@ -50,8 +50,6 @@ _url = click.option(
 _output = click.Path(dir_okay=False, path_type=Path)
 _existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 _folder = click.Path(file_okay=False, path_type=Path)
-_MARKS: Final = {Level.OK: "✓", Level.NOTE: "·", Level.WARNING: "!", Level.PROBLEM: "✗"}
-_STYLES: Final = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -236,10 +234,7 @@ def doctor_command(url: str | None, token: str) -> None:
     Example:  lethe doctor --url https://lethe.example.org
     """
     findings = _run(examine(url=url, token=token))
-    console = Console(highlight=False)
-    for finding in findings:
-        _show(finding, console)
-    problems = sum(finding.level is Level.PROBLEM for finding in findings)
+    problems = show(findings, Console(highlight=False))
     _say("No problem found." if not problems else f"{problems} to mend.")
     sys.exit(1 if problems else 0)
 
@@ -249,7 +244,8 @@ def _teach(stack: Stack) -> None:
     _say("The main job by hand:\n")
     for what, line in curl_lines(stack.url, PHOTO):
         _say(f"# {what}\n{line}")
-    _say("\nand: lethe verify receipt.txt --keys keys.json\nCtrl-C stops everything.")
+    lethe = "lethe" if shutil.which("lethe") else f"{sys.executable} -m broker.cli"
+    _say(f"# verify the receipt, offline\n{lethe} verify receipt.txt --keys keys.json\n\nCtrl-C stops everything.")
 
 
 async def _ask_for_keys(url: str) -> str:
@@ -289,12 +285,6 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
         if not name or not equals:
             raise click.BadParameter("a parameter is NAME=VALUE, for example -p scale=2")
     return {name: value for name, _, value in pairs}
-
-
-def _show(finding: Finding, console: Console) -> None:
-    console.print(Text(_MARKS[finding.level], style=_STYLES[finding.level]) + Text(f" {finding.what}", style=""))
-    if finding.mend:
-        console.print(Text(f"    {finding.mend}", style="dim"))
 
 
 def _say(words: str) -> None:

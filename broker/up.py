@@ -50,8 +50,8 @@ class Stack:
         self._embedded = Embedded(self._directory, data_directory=data_directory(self._environment))
         self._exits = AsyncExitStack()
         self._supervisor: Supervisor | None = None
-        self._port = port or _free_port()
-        self._operator_port = _free_port()
+        free_port, self._operator_port = _two_free_ports()
+        self._port = port or free_port
         self.settings: Settings
 
     async def __aenter__(self) -> Self:
@@ -225,10 +225,12 @@ async def _keyholder_answers(path: str) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+def _two_free_ports() -> tuple[int, int]:
+    # Chosen here, not by the broker: one that crashes comes back where it was.
+    with socket.socket() as one, socket.socket() as other:
+        one.bind((_HOST, 0))
+        other.bind((_HOST, 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 def _is_free(port: int) -> bool:
