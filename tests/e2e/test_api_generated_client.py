@@ -50,9 +50,13 @@ def call(name: str) -> Any:
 async def test_a_generated_client_does_the_main_job(api: Api, generated: Path) -> None:
     """User, upload, wait, output, receipt, delete: every answer is of the type that the document names."""
     client_module: Any = importlib.import_module("lethe_generated.client")
-    types: ModuleType = importlib.import_module("lethe_generated.types")
-    user = await call("create_user").asyncio(client=client_module.Client(base_url=api.url))
-    client = client_module.AuthenticatedClient(base_url=api.url, token=user.token)
+    async with client_module.Client(base_url=api.url) as anybody:
+        user = await call("create_user").asyncio(client=anybody)
+    async with client_module.AuthenticatedClient(base_url=api.url, token=user.token) as client:
+        await main_job(api, client, importlib.import_module("lethe_generated.types"))
+
+
+async def main_job(api: Api, client: Any, types: ModuleType) -> None:
     job_id, body = uuid4(), types.File(payload=io.BytesIO(upload_bytes()).read())
     job = await call("put_job").asyncio(job_id, client=client, body=body, operation="noop")
     assert (type(job).__name__, job.id, job.status) == ("Job", job_id, "queued")
