@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.cli import main
 from broker.custody import Evidence
+from broker.demo.by_hand import curl_lines
 from broker.receipts import TYPE, CopyLine, Receipt, Signer
 from broker.settings import Settings
 from broker.verify import EVIDENCE_WORDS
@@ -197,3 +198,10 @@ def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
     said = say("submit", __file__, "--output", str(tmp_path / "x"), "--url", "http://127.0.0.1:9")
     assert said.exit_code == 1
     assert "http://127.0.0.1:9 does not answer" in said.output
+
+
+def test_the_readme_has_the_lines_that_up_prints() -> None:
+    """The curl lines of the README are those that a test pastes into a shell."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for _, line in curl_lines("http://127.0.0.1:8080", Path("photo.jpg")):
+        assert f"\n{line}\n" in readme
