@@ -128,6 +128,12 @@ async def _look_for_copies(evidence: Evidence, user: User, job_id: str, report: 
     report.check(f"all {len(uploads)} copies of the upload are closed", all(not copy.is_open for copy in uploads))
     still = [copy for copy in uploads if await evidence.is_there(copy)]
     report.check("the upload's file is gone from the blob directory, and the keyholder has no key for it", not still)
+    # Looking has to be able to find something, else finding nothing says nothing.
+    kept = [copy for copy in copies if copy.is_open]
+    seen = [copy for copy in kept if await evidence.is_there(copy)]
+    report.check(
+        "the same look does find the result's file and key, which are kept so far", len(seen) == len(kept) == 2
+    )
 
 
 async def _search_files(directory: Path, evidence: Evidence, user: User, job_id: str, report: Report) -> None:

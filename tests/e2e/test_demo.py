@@ -25,6 +25,7 @@ def test_the_demo_does_the_main_job_and_shows_every_promise(tmp_path: Path) -> N
         "a receipt that was altered is refused",
         "all 4 copies of the upload are closed",
         "the upload's file is gone from the blob directory, and the keyholder has no key for it",
+        "the same look does find the result's file and key",
         "no piece of the photo in any of",
         "the same search does find the job's id",
         "the result's file and key are gone too",
