@@ -1,5 +1,9 @@
 """Outputs over HTTP: whole, in parts, only to their owner, only while they are there."""
 
+import asyncio
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
 import pytest
 
 from broker.api.outputs import Disclosures
@@ -98,10 +102,29 @@ async def test_nothing_is_served_without_a_lease(api: Api) -> None:
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
 
 
+async def test_a_client_that_stops_reading_and_goes_ends_the_answer(api: Api) -> None:
+    """Nothing is held any longer for a download whose client went away."""
+    url = (await api.finished(noise(20_000_000)))["outputs"][0]["url"]
+    where = urlsplit(api.url)
+    _, writer = await asyncio.open_connection(where.hostname, where.port, limit=1024)
+    writer.write(f"GET {url} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.token}\r\n\r\n".encode())
+    await until(lambda: holds(api) == 1)
+    writer.close()
+    await until(lambda: holds(api) == 0)
+
+
+def holds(api: Api) -> int:
+    return api.services.lease._held  # pyright: ignore[reportPrivateUsage] - what would keep the guard armed
+
+
+async def until(predicate: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not predicate():  # noqa: ASYNC110 - the server notices by itself
+            await asyncio.sleep(0.01)
+
+
 async def test_an_answer_can_be_cut() -> None:
     """Whoever holds plaintext is ended when the lease becomes unsafe."""
-    import asyncio
-
     disclosures, held = Disclosures(), asyncio.Event()
 
     async def hold() -> None:
