@@ -100,7 +100,12 @@ class Settler:
 
     async def drop(self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None = None) -> None:
         """Destroy these copies and close their rows."""
-        await self._custody.close(await self._destroy(job_id, copies, let_go=let_go))
+        try:
+            evidence = await self._destroy(job_id, copies, let_go=let_go)
+        except StillHeld as exc:
+            self._count(exc)
+            raise
+        await self._custody.close(evidence)
 
     async def destroy_outputs(self, job_id: UUID) -> int:
         """Destroy the outputs of a job; return how many copies were closed."""
@@ -179,9 +184,12 @@ class Settler:
     def _outputs_for_s(self, job: Job) -> float:
         return float(self._policies.retain(Facts(operation=job.operation)).lifetime_s)
 
+    def _count(self, exc: StillHeld) -> None:
+        self._metrics.still_held.labels(what=_still_there(exc)).inc()
+
     def _alarm(self, job: Job, exc: Exception) -> None:
         if isinstance(exc, StillHeld):
-            self._metrics.still_held.labels(what=_still_there(exc)).inc()
+            self._count(exc)
         code = exc.code if isinstance(exc, StillHeld | Unavailable) else "timeout"
         log.warning("settling_postponed", job_id=str(job.id), code=code)
 

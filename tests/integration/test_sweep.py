@@ -1,0 +1,167 @@
+"""Data past its time goes by itself: outputs, records, idle users, unfinished uploads."""
+
+from typing import ClassVar
+
+import msgspec
+import pytest
+
+from broker.jobs import Job, Outcome
+from broker.services import Services
+from broker.settings import Settings
+from broker.store.blobs import BlobStore
+from broker.sweep import Sweep
+from tests.lifecycle import blobs, claimed_job, count, eventually, held, keys_held, run_sql
+from tests.rows import open_rows
+from tests.stack import pretend_worker, queued_job, running_services
+from workers.outputs import Made, keep_output
+
+
+async def succeeded(services: Services) -> Job:
+    """A job with one output, as a worker leaves it."""
+    job = await claimed_job(services)
+    made = Made(data=memoryview(b"picture"), media_type="image/png", width=1, height=1)
+    output = await keep_output(services.stores, job, made, n=0, lifetime_s=600)
+    settling = await services.stores.jobs.begin_settling(
+        job, Outcome.SUCCEEDED, owner=services.lease.process.id, outputs=[output]
+    )
+    return await services.settler.settle(settling, let_go=held(job))
+
+
+async def test_outputs_go_at_their_time(services: Services, settings: Settings) -> None:
+    """After `outputs_until` blob and key are destroyed, and the rows say so; not before."""
+    keys = await keys_held(services)
+    job = await succeeded(services)
+    await services.sweep.once()
+    assert len(blobs(settings)) == 1
+
+    await run_sql(settings, "UPDATE jobs SET outputs_until = now() - interval '1 second'")
+    await eventually(lambda: _are_gone(settings))
+
+    assert blobs(settings) == []
+    assert await keys_held(services) == keys
+    (output,) = await services.stores.custody.outputs(job.id)
+    assert output.destroyed_at is not None
+    words = {copy.evidence for copy in await services.stores.custody.copies(job.id) if copy.what == "output"}
+    assert words == {"absent", "shredded"}
+
+
+async def _are_gone(settings: Settings) -> bool:
+    return await count(settings, "outputs", "destroyed_at IS NULL") == 0
+
+
+def hasty(services: Services) -> Sweep:
+    """A sweep under a profile that keeps no record at all."""
+    retention = msgspec.structs.replace(services.policies.profile.retention, records_for_s=0)
+    return Sweep(services.stores, settler=services.settler, lease=services.lease, every_s=60, retention=retention)
+
+
+async def test_records_go_at_their_time(services: Services, settings: Settings) -> None:
+    """Job, custody and receipt are deleted together after `records_for`, and no sooner."""
+    job = await queued_job(services)
+    await services.cancellation.delete(job)
+    await services.sweep.records()
+    assert await count(settings, "jobs") == 1
+
+    await hasty(services).records()
+
+    for table in ("jobs", "custody", "receipts", "outputs"):
+        assert await count(settings, table) == 0
+
+
+async def test_records_stay_while_something_is_left(services: Services, settings: Settings) -> None:
+    """A job with an output, or whose unreadable blob still lies there, keeps its rows."""
+    await succeeded(services)
+    unreadable = await queued_job(services)
+    await services.cancellation.delete(unreadable)
+    await run_sql(
+        settings,
+        "INSERT INTO custody (job_id, domain, holder, what, ref, fence, closed_at, evidence) "
+        "VALUES ($1, 'ours', 'blob', 'upload', 'ab', 1, now(), 'unreadable')",
+        unreadable.id,
+    )
+    assert await services.stores.jobs.forget(records_for_s=0) == 0
+
+    await hasty(services).records()  # deletes the blob that is not there, and with it the reason
+
+    assert await count(settings, "jobs") == 1
+
+
+async def test_live_jobs_have_no_age(services: Services, settings: Settings) -> None:
+    """Records of a job that is not final are never deleted."""
+    await queued_job(services)
+    await hasty(services).records()
+    assert await count(settings, "jobs") == 1
+
+
+async def test_idle_users_go_when_no_job_is_left(services: Services, settings: Settings) -> None:
+    """An anonymous id that nobody uses is deleted, but never under a job."""
+    job = await queued_job(services)
+    await services.stores.users.mint()
+    await run_sql(settings, "UPDATE users SET last_seen_on = last_seen_on - 31")
+    await services.stores.users.mint()
+
+    await services.sweep.records()
+    assert await count(settings, "users") == 2
+
+    await services.cancellation.delete(job)
+    await hasty(services).records()
+    assert await count(settings, "users") == 1
+
+
+async def test_an_upload_past_its_time_goes(services: Services, settings: Settings) -> None:
+    """A receiving row whose broker is dead, or whose time is up, is destroyed with what lies at its names."""
+    async with open_rows(settings) as rows:
+        dead, late, young = await rows.received(), await rows.received(), await rows.received()
+        await run_sql(settings, "UPDATE processes SET lease_until = now() - interval '3 s' WHERE id = $1", dead.owner)
+        await run_sql(settings, "UPDATE jobs SET finish_by = now() - interval '1 s' WHERE id = $1", late.id)
+        await run_sql(settings, "DELETE FROM processes WHERE id = $1", late.owner)
+
+        await eventually(lambda: _left(settings, 1))
+
+        assert (await rows.get(young)).state == "receiving"
+
+
+async def _left(settings: Settings, jobs: int) -> bool:
+    return await count(settings, "jobs") == jobs
+
+
+async def test_one_upload_that_stays_blocks_no_other(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs whose store lies stay open and are tried again; those of every other job are destroyed."""
+    monkeypatch.setattr("broker.services.BlobStore", StubbornBlobStore)
+    async with running_services(settings) as services:
+        await pretend_worker(services)
+        jobs = [await succeeded(services) for _ in range(4)]
+        (stubborn,) = await services.stores.custody.outputs(jobs[1].id)
+        StubbornBlobStore.kept = stubborn.blob
+        await run_sql(settings, "UPDATE jobs SET outputs_until = now() - interval '1 second'")
+
+        await services.sweep.once()
+
+        assert blobs(settings) == [stubborn.blob]
+        still = services.metrics.registry.get_sample_value("lethe_still_held_total", {"what": "blob"})
+        assert still
+        StubbornBlobStore.kept = ""
+        await services.sweep.once()
+        assert blobs(settings) == []
+
+
+class StubbornBlobStore(BlobStore):
+    """Keeps one blob whatever it is told."""
+
+    kept: ClassVar[str] = ""
+
+    async def _delete(self, name: str) -> None:
+        if name != type(self).kept:
+            await super()._delete(name)
+
+
+async def test_dead_processes_are_forgotten_when_nothing_names_them(services: Services, settings: Settings) -> None:
+    """A row stays while a copy may still be judged by its lease."""
+    job = await claimed_job(services)
+    await pretend_worker(services)
+    await run_sql(settings, "UPDATE jobs SET finish_by = now() + interval '1 hour'")
+    await run_sql(
+        settings, "UPDATE processes SET lease_until = now() - interval '11 minutes' WHERE id <> $1", job.owner
+    )
+    await services.sweep.records()
+    assert await count(settings, "processes", f"id = '{job.owner}'") == 1
