@@ -1,6 +1,7 @@
 """`lethe demo`, as a newcomer runs it."""
 
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -49,3 +50,19 @@ def test_a_demo_that_cannot_work_fails(tmp_path: Path) -> None:
     assert "operation_unavailable" in run.stderr
     assert "Traceback" not in run.stderr
     assert not processes_of(tmp_path / "stack")
+
+
+def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    """Ctrl-C half-way: exit code 1, no process, and the fresh directory is gone with all that was in it."""
+    order = lethe("demo", "--output", str(tmp_path / "x.jpg"))
+    environment = plain_environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1")
+    with subprocess.Popen(order, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        for line in running.stdout:
+            if "keyholder holds keys" in line:
+                assert list(tmp_path.glob("demo-*"))
+                running.send_signal(signal.SIGINT)
+                break
+        assert running.wait(20) == 1
+    assert not list(tmp_path.iterdir())
+    assert not processes_of(tmp_path)
