@@ -24,7 +24,7 @@ from broker.settle import Settler
 from broker.store.blobs import BlobStore
 from broker.store.database import Database
 from broker.store.keys import Keyholder
-from broker.store.processes import Facts
+from broker.store.processes import Facts, ProcessStore
 from broker.store.signing_key import load_signer
 from broker.store.stores import Stores, make_stores
 from broker.submission import Patience
@@ -42,6 +42,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     policies: Policies
     metrics: Metrics
     stores: Stores
+    heartbeat: Database
     redis: ArqRedis
     signer: Signer
     bell: Bell
@@ -60,6 +61,7 @@ async def open_services(settings: Settings, *, role: str, facts: Facts, guard: G
     """Wire everything, take a lease, keep the background loops going, and let go of all of it at the end."""
     services = _wire(settings, role=role, facts=facts, guard=guard)
     await services.stores.database.open()
+    await services.heartbeat.open()
     try:
         await services.lease.open()
         await services.stores.receipts.key_used(services.signer.vkey)
@@ -86,6 +88,7 @@ async def _close(services: Services) -> None:
     await services.stores.keys.aclose()
     await services.redis.aclose(close_connection_pool=True)
     await services.stores.database.aclose()
+    await services.heartbeat.aclose()
 
 
 def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Services:
@@ -97,7 +100,9 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
     signer = load_signer(Path(settings.receipt_key_file), settings.receipt_name)
     metrics, bell, changes = Metrics(), Bell(redis), Changes(redis)
     fleet = Fleet(stores.processes, config)
-    lease = Lease(stores.processes, guard, role=role, lease_s=settings.lease_s, facts=facts)
+    # A connection of its own: a busy process must not lose its lease in the queue for the others.
+    heartbeat = Database(settings.postgres_dsn, connections=1)
+    lease = Lease(ProcessStore(heartbeat), guard, role=role, lease_s=settings.lease_s, facts=facts)
     settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics)
     intake = Intake(
         stores,
@@ -124,6 +129,7 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
         policies=policies,
         metrics=metrics,
         stores=stores,
+        heartbeat=heartbeat,
         redis=redis,
         signer=signer,
         bell=bell,
