@@ -1,6 +1,7 @@
 """Jobs over HTTP: how long one takes on an idle system, how many are taken in, how many are done."""
 
 from bench.load import WAIT_S, Plan, Tally, run_load
+from bench.processor import Costs, cost_figures, costed, servers
 from bench.report import Chapter, Figure, at_least, at_most, percentile
 from bench.scale import Scale
 from bench.stack import Stack
@@ -16,7 +17,7 @@ async def latency(stack: Stack, scale: Scale) -> Chapter:
     plan = Plan(port=stack.port, tokens=tokens, waits=True, count=scale.jobs)
     async with stack.worker("noop"), stack.broker():
         await run_load(plan)
-        tallies = [_whole(await run_load(plan)) for _ in range(scale.rounds)]
+        tallies = [(await costed(plan, {}))[0] for _ in range(scale.rounds)]
     method = (
         f"PUT of 100 KB, then GET with `Prefer: wait={WAIT_S}` until final, on one connection, one job at a time, "
         f"{scale.jobs} jobs a round."
@@ -45,12 +46,13 @@ async def latency(stack: Stack, scale: Scale) -> Chapter:
 async def accepted(stack: Stack, scale: Scale) -> Chapter:
     """Count the uploads of 100 KB that one broker process takes in, while nobody runs them."""
     tokens = await stack.tokens(USERS)
-    tallies: list[Tally] = []
     plan = Plan(port=stack.port, tokens=tokens, phones=PHONES, within_s=scale.load_s)
-    async with stack.pretended_worker("noop", "noop"), stack.broker():
+    measured: list[tuple[Tally, Costs]] = []
+    async with stack.pretended_worker("noop", "noop"), stack.broker() as broker:
         for _ in range(scale.rounds + 1):
-            tallies.append(_whole(await run_load(plan)))
+            measured.append(await costed(plan, {"the broker": broker.pid, **servers(stack)}))
             await stack.forget()
+    tallies = [tally for tally, _ in measured]
     return Chapter(
         title="Jobs taken in by one broker process",
         figures=(
@@ -67,6 +69,7 @@ async def accepted(stack: Stack, scale: Scale) -> Chapter:
                 rounds=tuple(percentile(tally.latencies_ms, 50) for tally in tallies[1:]),
                 method="as above.",
             ),
+            *cost_figures([costs for _, costs in measured[1:]], "accepted job"),
         ),
     )
 
@@ -75,8 +78,10 @@ async def finished(stack: Stack, scale: Scale) -> Chapter:
     """Count whole no-op jobs of one broker and one worker process."""
     tokens = await stack.tokens(USERS)
     plan = Plan(port=stack.port, tokens=tokens, phones=PHONES, within_s=scale.load_s, waits=True)
-    async with stack.worker("noop", slots=SLOTS), stack.broker():
-        tallies = [_whole(await run_load(plan)) for _ in range(scale.rounds + 1)]
+    async with stack.worker("noop", slots=SLOTS) as worker, stack.broker() as broker:
+        pids = {"the broker": broker.pid, "the worker": worker.pid, **servers(stack)}
+        measured = [await costed(plan, pids) for _ in range(scale.rounds + 1)]
+    tallies = [tally for tally, _ in measured]
     method = _under_load(tallies, f"PUT of 100 KB and long-poll until final; the worker has {SLOTS} slots.")
     return Chapter(
         title="Whole no-op jobs of one broker and one worker process",
@@ -94,14 +99,9 @@ async def finished(stack: Stack, scale: Scale) -> Chapter:
                 rounds=tuple(percentile(tally.latencies_ms, 50) for tally in tallies[1:]),
                 method="as above.",
             ),
+            *cost_figures([costs for _, costs in measured[1:]], "whole no-op job"),
         ),
     )
-
-
-def _whole(tally: Tally) -> Tally:
-    if tally.failed or tally.done < 2:
-        raise RuntimeError(f"{tally.failed} of {tally.done + tally.failed} jobs went wrong: there is no figure")
-    return tally
 
 
 def _under_load(tallies: list[Tally], what: str) -> str:
