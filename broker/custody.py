@@ -74,6 +74,8 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     opened_at: datetime
     closed_at: datetime | None
     evidence: Evidence | None
+    is_served: bool
+    """Whether it is of an output that the job's user may fetch."""
 
     @property
     def is_open(self) -> bool:

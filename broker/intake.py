@@ -86,7 +86,7 @@ class Intake:
             return await self._replay(known, submission, body), False
         admit = await self._ask(submission)
         await self._bell.ping()
-        place = Place(blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.hello())
+        place = Place(blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.incarnation())
         with ExitStack() as holding:
             holding.enter_context(self._lease.hold())
             job = await self._receive(submission, place)

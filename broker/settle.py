@@ -46,7 +46,6 @@ class Settler:
     def __init__(
         self, stores: Stores, *, signer: Signer, changes: Changes, policies: Policies, metrics: Metrics
     ) -> None:
-        self._database = stores.database
         self._jobs = stores.jobs
         self._custody = stores.custody
         self._keys = stores.keys
@@ -65,7 +64,7 @@ class Settler:
         """
         async with asyncio.timeout(WITHIN_S):
             copies = await self._custody.copies(job.id)
-            evidence = await self._destroy(job.id, await self._doomed(job, copies), let_go=let_go)
+            evidence = await self._destroy(job.id, self._doomed(job, copies), let_go=let_go)
             final = await self._finish(job, evidence)
         log.info("job_finished", job_id=str(job.id), state=final.state, code=final.code, operation=final.operation)
         await self._changes.publish(final)
@@ -116,16 +115,12 @@ class Settler:
         log.info("outputs_destroyed", job_id=str(job_id), count=len(copies))
         return len(copies)
 
-    async def _doomed(self, job: Job, copies: Sequence[Copy]) -> list[Copy]:
+    def _doomed(self, job: Job, copies: Sequence[Copy]) -> list[Copy]:
         assert job.outcome is not None
         wanted = self._policies.settle(Ending(outcome=job.outcome))
         doomed = {What.UPLOAD: wanted.uploads, What.PARAMETERS: wanted.parameters, What.OUTPUT: True}
-        kept = set[str]()
-        if not wanted.outputs:
-            # What an earlier attempt made and did not deliver goes all the same.
-            outputs = await self._custody.outputs(job.id)
-            kept = {output.blob for output in outputs} | {output.key_id.hex() for output in outputs}
-        return [copy for copy in _ours(copies) if doomed[copy.what] and copy.ref not in kept]
+        # What an earlier attempt made and did not deliver goes all the same.
+        return [c for c in _ours(copies) if doomed[c.what] and (wanted.outputs or not c.is_served)]
 
     async def _destroy(self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None) -> dict[int, Evidence]:
         keys = [copy for copy in copies if copy.holder is Holder.KEY]
@@ -168,12 +163,12 @@ class Settler:
         return gone
 
     async def _finish(self, job: Job, evidence: dict[int, Evidence]) -> Job:
+        copies = await self._custody.close_and_list(job.id, evidence)
+        receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
         try:
-            async with self._database.transaction() as connection:
-                copies = await self._custody.close_in(connection, job.id, evidence)
-                receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
-                note = self._signer.sign(receipt)
-                final = await self._jobs.finish(connection, job, note=note, outputs_for_s=self._outputs_for_s(job))
+            final = await self._jobs.finish(
+                job, note=self._signer.sign(receipt), outputs_for_s=self._outputs_for_s(job)
+            )
         except asyncpg.CheckViolationError as exc:
             raise HolderStillAlive(f"job {job.id}") from exc
         if final.decided_at is not None and final.finalized_at is not None:

@@ -13,7 +13,6 @@ from broker.frames import FRAME_BYTES, Verb, read_head
 from broker.jobs import Job
 from broker.store.blobs import BlobStore
 from broker.store.custody import CustodyStore
-from broker.store.database import Connection
 from broker.store.jobs import JobStore
 from broker.store.keys import Keyholder
 
@@ -79,16 +78,16 @@ class JournalCustody(CustodyStore):
         Journal.write("holders")
         return await super().ended_holders(refs)
 
-    async def close_in(self, connection: Connection, job_id: UUID, evidence: Mapping[int, Evidence]) -> list[Copy]:
+    async def close_and_list(self, job_id: UUID, evidence: Mapping[int, Evidence]) -> list[Copy]:
         Journal.write("close " + " ".join(sorted(evidence.values())))
-        return await super().close_in(connection, job_id, evidence)
+        return await super().close_and_list(job_id, evidence)
 
 
 class JournalJobs(JobStore):
     """Writes down the last write."""
 
-    async def finish(self, connection: Connection, job: Job, *, note: str, outputs_for_s: float) -> Job:
-        finished = await super().finish(connection, job, note=note, outputs_for_s=outputs_for_s)
+    async def finish(self, job: Job, *, note: str, outputs_for_s: float) -> Job:
+        finished = await super().finish(job, note=note, outputs_for_s=outputs_for_s)
         Journal.write("final and receipt" if note else "final without receipt")
         return finished
 

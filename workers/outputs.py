@@ -29,7 +29,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 async def keep_output(stores: Stores, job: Job, made: Made, *, n: int, lifetime_s: int) -> Output:
     """Encrypt one output into the blob store; its key lives as long as the output may."""
     blob, key_id = new_name(), new_key_id()
-    incarnation = await stores.keys.hello()
+    incarnation = await stores.keys.incarnation()
     await stores.custody.open(
         job,
         [

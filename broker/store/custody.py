@@ -9,7 +9,7 @@ import msgspec
 from broker.custody import Copy, Evidence, Held, NewCopy
 from broker.errors import IllegalTransition
 from broker.jobs import Job, Output
-from broker.store.database import Connection, Database
+from broker.store.database import Database
 from broker.store.files import statements
 from broker.store.jobs import BATCH, GRACE_S
 
@@ -45,10 +45,10 @@ class CustodyStore:
         """Close copies, each on its evidence; idempotent."""
         await self._database.rows(SQL["close"], list(evidence), [e.value for e in evidence.values()])
 
-    async def close_in(self, connection: Connection, job_id: UUID, evidence: Mapping[int, Evidence]) -> list[Copy]:
-        """Close copies in the transaction of `connection`, and return every copy of the job as it now stands."""
-        await connection.execute(SQL["close"], list(evidence), [e.value for e in evidence.values()])
-        return [_copy(row) for row in await connection.fetch(SQL["copies"], job_id)]
+    async def close_and_list(self, job_id: UUID, evidence: Mapping[int, Evidence]) -> list[Copy]:
+        """Close copies of a job on evidence, and return every copy of it as it then stands."""
+        values = [e.value for e in evidence.values()]
+        return [_copy(row) for row in await self._database.rows(SQL["close_and_list"], job_id, list(evidence), values)]
 
     async def release(self, job_id: UUID, held: Held, evidence: Evidence) -> None:
         """Record that a process has let go of what it held of a job under one fence."""

@@ -63,12 +63,6 @@ class Database:
         except LOST as exc:
             raise StoreUnavailable from exc
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncGenerator[Connection, None]:
-        """Lend one connection inside one transaction."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
-
     async def rows(self, statement: str, *values: object) -> list[asyncpg.Record]:
         """Run a statement and return its rows."""
         async with self.connection() as connection:

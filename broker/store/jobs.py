@@ -10,7 +10,7 @@ import msgspec
 from broker.custody import NewCopy
 from broker.errors import IllegalTransition
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
-from broker.store.database import Connection, Database
+from broker.store.database import Database
 from broker.store.files import statements
 
 SQL = statements("jobs")
@@ -166,12 +166,9 @@ class JobStore:
         """Let somebody take the settling up again after `delay_s`."""
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
-    async def finish(self, connection: Connection, job: Job, *, note: str, outputs_for_s: float) -> Job:
-        """Write the final state and its first receipt, in the transaction of `connection`."""
-        row = await connection.fetchrow(SQL["finish"], job.id, job.fence, outputs_for_s, job.outcome, 1, note)
-        if row is None:
-            raise IllegalTransition(f"finish {job.id}")
-        return _job(row)
+    async def finish(self, job: Job, *, note: str, outputs_for_s: float) -> Job:
+        """Write the final state and its first receipt, in one statement."""
+        return await self._guarded("finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note)
 
     async def abandoned(self, owner: UUID) -> list[Job]:
         """Take over unfinished uploads whose broker died or whose time is up."""

@@ -28,8 +28,7 @@ async def closed(rows: Rows, job: Job) -> None:
 
 
 async def finish(rows: Rows, job: Job) -> Job:
-    async with rows.stores.database.transaction() as connection:
-        return await rows.jobs.finish(connection, job, note="note", outputs_for_s=60)
+    return await rows.jobs.finish(job, note="note", outputs_for_s=60)
 
 
 async def job_in(rows: Rows, state: JobState) -> Job:

@@ -60,6 +60,7 @@ def copy(number: int, holder: Holder, what: What, evidence: Evidence | None) -> 
         opened_at=AT,
         closed_at=AT + timedelta(seconds=2) if evidence else None,
         evidence=evidence,
+        is_served=False,
     )
 
 

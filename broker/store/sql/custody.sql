@@ -10,8 +10,27 @@ RETURNING id
 
 -- name: copies
 -- Every copy of a job, oldest first.
-SELECT id, job_id, domain, holder, what, ref, detail, fence, opened_at, closed_at, evidence
+SELECT id, job_id, domain, holder, what, ref, detail, fence, opened_at, closed_at, evidence,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
+               AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
 FROM custody WHERE job_id = $1 ORDER BY id
+
+-- name: close_and_list
+-- Close copies of a job on evidence, and return every copy of it as it then stands.
+WITH closed AS (
+    UPDATE custody SET closed_at = now(), evidence = new.evidence
+    FROM unnest($2::bigint[], $3::text[]) AS new (id, evidence)
+    WHERE custody.id = new.id AND custody.job_id = $1 AND custody.closed_at IS NULL
+    RETURNING custody.id, custody.closed_at, custody.evidence
+)
+SELECT custody.id, job_id, domain, holder, what, ref, detail, fence, opened_at,
+       coalesce(closed.closed_at, custody.closed_at) AS closed_at,
+       coalesce(closed.evidence, custody.evidence) AS evidence,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
+               AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
+FROM custody LEFT JOIN closed ON closed.id = custody.id
+WHERE job_id = $1
+ORDER BY custody.id
 
 -- name: close
 -- Close copies on evidence; rows that are closed already stay as they are.
