@@ -64,7 +64,7 @@ class Stack:
 
     async def forget(self) -> None:
         """Empty what earlier rounds have left, so that every round meets the same tables."""
-        async with self.database.transaction() as connection:
+        async with self.database.connection() as connection, connection.transaction():
             # Rows of open copies cannot be deleted, and that is as it should be everywhere else.
             await connection.execute("ALTER TABLE custody DISABLE TRIGGER USER")
             await connection.execute("TRUNCATE jobs, custody, outputs, receipts")
