@@ -164,6 +164,11 @@ class Settler:
 
     async def _finish(self, job: Job, evidence: dict[int, Evidence]) -> Job:
         copies = await self._custody.close_and_list(job.id, evidence)
+        if _uploads(copies):
+            # Another settler closed a row while our write waited, and the list is from before it.
+            copies = await self._custody.copies(job.id)
+        if _uploads(copies):
+            raise HolderStillAlive(f"job {job.id}")
         receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
         try:
             final = await self._jobs.finish(
@@ -197,6 +202,10 @@ def _still_there(exc: StillHeld) -> StillThere:
 
 def _ours(copies: Sequence[Copy]) -> list[Copy]:
     return [copy for copy in copies if copy.is_open and copy.domain is Domain.OURS]
+
+
+def _uploads(copies: Sequence[Copy]) -> list[Copy]:
+    return [copy for copy in _ours(copies) if copy.what is not What.OUTPUT]
 
 
 def _exposure(copies: Sequence[Copy]) -> Exposure:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from pathlib import Path
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -331,3 +332,34 @@ async def test_a_copy_opened_meanwhile_holds_up_the_final_state(services: Servic
 
     assert still_held(services, "holder") >= 1
     assert (await final(services, job)).state == "failed"
+
+
+async def test_no_receipt_names_an_open_copy(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two settlers close the same row: whoever waited for the other must not sign what it saw before."""
+    job = await claimed_job(services)
+    settling = await decided(services, job)
+    copies = await services.stores.custody.copies(job.id)
+    (key,) = [copy for copy in copies if copy.holder == "key"]
+    closing = "UPDATE custody SET closed_at = now(), evidence = 'shredded' WHERE id = $1"
+    other = await asyncpg.connect(settings.postgres_dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute(closing, key.id)
+
+    work = asyncio.create_task(services.settler.settle_or_postpone(settling, let_go=held(job)))
+    await eventually(lambda: _is_waiting_for_a_lock(services))
+    await transaction.commit()
+    await other.close()
+    await work
+
+    done = await final(services, job)
+    note = await services.stores.receipts.latest(done.id)
+    assert note is not None
+    assert all(copy.evidence and copy.closed_at for copy in verify(note, [services.signer.vkey]).copies)
+
+
+async def _is_waiting_for_a_lock(services: Services) -> bool:
+    row = await services.stores.database.row("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted) AS found")
+    return row is not None and row["found"]
