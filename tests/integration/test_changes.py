@@ -11,6 +11,7 @@ import pytest
 from broker.changes import CHANNEL, Change, Changes
 from broker.jobs import JobState
 from broker.queue import connect
+from tests.lifecycle import eventually
 from tests.stack import Servers
 
 
@@ -23,6 +24,15 @@ class Told:
         self.heard: list[Change] = []
         self.changes.listen(self.heard.append)
 
+    async def is_listening(self) -> bool:
+        return bool((await self.redis.pubsub_numsub(CHANNEL))[0][1])
+
+    async def has_heard(self, *changes: Change) -> None:
+        async def heard() -> bool:
+            return self.heard == list(changes)
+
+        await eventually(heard)
+
     async def publish(self, change: Change) -> None:
         await self.redis.publish(CHANNEL, msgspec.msgpack.encode(change))
 
@@ -32,9 +42,7 @@ async def told(servers: Servers) -> AsyncGenerator[Told]:
     redis = connect(servers.embedded.redis_url)
     told = Told(redis)
     running = asyncio.create_task(told.changes.run())
-    async with asyncio.timeout(5):
-        while not (await told.redis.pubsub_numsub(CHANNEL))[0][1]:
-            await asyncio.sleep(0.01)
+    await eventually(told.is_listening)
     yield told
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -64,9 +72,7 @@ async def test_nonsense_on_the_channel_is_ignored(told: Told) -> None:
         await told.redis.publish(CHANNEL, noise)
     change = a_change()
     await told.publish(change)
-    async with asyncio.timeout(2):
-        while told.heard != [change]:
-            await asyncio.sleep(0.01)
+    await told.has_heard(change)
 
 
 async def test_a_lost_connection_comes_back_and_wakes_everybody(told: Told) -> None:
@@ -77,12 +83,9 @@ async def test_a_lost_connection_comes_back_and_wakes_everybody(told: Told) -> N
         await told.redis.client_kill_filter(_type="pubsub")
         async with asyncio.timeout(5):
             await watching.wait()
-            while not (await told.redis.pubsub_numsub(CHANNEL))[0][1]:
-                await asyncio.sleep(0.01)
+    await eventually(told.is_listening)
     await told.publish(change)
-    async with asyncio.timeout(2):
-        while change not in told.heard:
-            await asyncio.sleep(0.01)
+    await told.has_heard(change)
 
 
 async def test_nobody_is_left_watching(told: Told) -> None:

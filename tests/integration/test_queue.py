@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -91,9 +92,10 @@ async def test_the_bell_carries_an_id_and_nothing_else(quiet: Services) -> None:
     job_id = uuid4()
     await quiet.bell.ring(job_id, fence=7, pool=POOL)
 
-    (member,) = await quiet.redis.zrange(queue_name(POOL), 0, -1)
+    redis: Any = quiet.redis
+    (member,) = await redis.zrange(queue_name(POOL), 0, -1)
     assert member == f"{job_id.hex}:7".encode()
-    stored = await quiet.redis.get(f"arq:job:{job_id.hex}:7")
+    stored = await redis.get(f"arq:job:{job_id.hex}:7")
     decoded = msgspec.msgpack.decode(stored)
     assert (decoded["f"], decoded["a"], decoded["k"]) == ("ring", [job_id.hex], {})
     assert await quiet.bell.depth(POOL) == 1
@@ -103,7 +105,8 @@ async def test_many_rings_leave_one_token(quiet: Services) -> None:
     """The list on which workers wait does not grow, and ends by itself."""
     for _ in range(10):
         await quiet.bell.ring(uuid4(), fence=1, pool=POOL)
-    assert await quiet.redis.llen(wake_name(POOL)) == 1
+    redis: Any = quiet.redis
+    assert await redis.llen(wake_name(POOL)) == 1
     assert 0 < await quiet.redis.ttl(wake_name(POOL)) <= 60
 
 
@@ -160,10 +163,14 @@ async def test_a_redis_that_breaks_off_costs_no_slots(
     assert lost > 2 * settings.slots + 2
 
 
+async def emptied(redis: Any) -> None:
+    await redis.flushall()
+
+
 async def test_a_lost_bell_is_rung_again(services: Services, settings: Settings) -> None:
     """Redis emptied: a job that nobody claimed for two seconds is rung for again."""
     job = await queued_job(services)
-    await services.redis.flushall()
+    await emptied(services.redis)
     await run_sql(settings, "UPDATE jobs SET queued_at = now() - interval '2 seconds'")
 
     async def is_rung() -> bool:
@@ -175,7 +182,7 @@ async def test_a_lost_bell_is_rung_again(services: Services, settings: Settings)
 async def test_a_running_job_is_not_in_redis(services: Services) -> None:
     """Two thousand running jobs cost Redis nothing: rescue rings for queued ones alone."""
     job = await claimed_job(services)
-    await services.redis.flushall()
+    await emptied(services.redis)
     await pretend_worker(services)
     assert [w.id for w in await services.stores.jobs.unclaimed(after_s=0)] == []
     assert not await services.redis.zcard(queue_name(POOL)), job.id
