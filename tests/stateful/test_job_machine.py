@@ -64,7 +64,10 @@ class JobMachine(RuleBasedStateMachine):
     def do(self, work: Coroutine[object, object, T]) -> T | None:
         """Let an actor act; that he is refused is no fault."""
         with suppress(IllegalTransition):
-            return self._runner.run(work)
+            done = self._runner.run(work)
+            if isinstance(done, Job):
+                self.reached.add(done.state)
+            return done
         return None
 
     @initialize()
@@ -166,9 +169,14 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(target=snapshots, outcome=st.sampled_from(Outcome))
     def run_through(self, outcome: Outcome) -> Job:
-        running = self.claim(self.receive_and_admit())
-        settling = self.begin_settling(running, outcome)
-        self.settle(settling)
+        queued = self.receive_and_admit()
+        running = self.do(self.rows.jobs.claim(queued.id, self.worker))
+        assert running is not None
+        self._claims[queued.id] = 1
+        settling = self.do(self.rows.jobs.begin_settling(running, outcome, owner=self.broker))
+        assert settling is not None
+        self._runner.run(self._close(settling, everything=True))
+        assert self.do(self.rows.jobs.finish(settling, note="note", outputs_for_s=60)) is not None
         return running
 
     @rule()
