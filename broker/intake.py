@@ -35,7 +35,7 @@ from broker.refusals import refused
 from broker.secret_memory import random_into, wipe
 from broker.settle import Settler
 from broker.store.blobs import new_name
-from broker.store.jobs import Admission, NewJob
+from broker.store.jobs import Admission, NewJob, Usage
 from broker.store.keys import PutAnswer
 from broker.store.stores import Stores
 from broker.submission import Patience, Place, Submission, new_key_id
@@ -81,10 +81,10 @@ class Intake:
 
     async def submit(self, submission: Submission, body: AsyncIterator[bytes]) -> tuple[Job, bool]:
         """Return the job, and whether this request made it; a repeated upload gets the same job again."""
-        known = await self._jobs.find(submission.user_id, submission.public_id)
+        known, usage = await self._jobs.look(submission.user_id, submission.public_id)
         if known is not None and known.state is not JobState.RECEIVING:
             return await self._replay(known, submission, body), False
-        admit = await self._ask(submission)
+        admit = await self._ask(submission, usage)
         await self._bell.ping()
         place = Place(blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.incarnation())
         with ExitStack() as holding:
@@ -118,9 +118,8 @@ class Intake:
             for task in late:
                 task.cancel()
 
-    async def _ask(self, submission: Submission) -> Admit:
+    async def _ask(self, submission: Submission, usage: Usage) -> Admit:
         await self._fleet.require(submission.operation)
-        usage = await self._jobs.usage(submission.user_id, but=submission.public_id)
         facts = Facts(
             operation=submission.operation,
             upload_bytes=submission.content_length,

@@ -41,7 +41,7 @@ async def put_job(
     except BaseException as exc:
         forget_frames(exc)  # before anybody can say that the upload was overwritten
         raise
-    view = await show_job(services, job, pace)
+    view = await show_job(services, job, pace, with_queue=not is_new)
     headers = {"Location": f"/v1/jobs/{job_id}", **_headers(job, view)}
     return Response(view, status_code=202 if is_new or not job.is_final else 200, headers=headers)
 

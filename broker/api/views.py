@@ -94,10 +94,10 @@ class Pace:
         return max(1, round((ahead + 1) * self._took_s.get(job.operation, self.UNKNOWN_S)))
 
 
-async def show_job(services: Services, job: Job, pace: Pace) -> JobView:
-    """Describe a job to its owner."""
+async def show_job(services: Services, job: Job, pace: Pace, *, with_queue: bool = True) -> JobView:
+    """Describe a job to its owner; its place in the queue costs a look at the others."""
     pace.learn(job)
-    ahead = await services.stores.jobs.ahead(job) if job.state is JobState.QUEUED else None
+    ahead = await services.stores.jobs.ahead(job) if with_queue and job.state is JobState.QUEUED else None
     outputs = await services.stores.custody.outputs(job.id) if job.state is JobState.SUCCEEDED else []
     urls = [_output(job, output) for output in outputs if output.destroyed_at is None]
     has_error = job.state in _HAS_ERROR

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -76,8 +77,11 @@ class BlobStore:
             path.unlink(missing_ok=True)
 
     def _unfinished(self, name: str) -> list[Path]:
-        # A writer killed in the middle leaves `name#1`, which the store's own listing hides.
-        return [] if self._directory is None else list(self._directory.glob(f"{name}#*"))
+        # A writer killed in the middle leaves `name#1`, which the store's own listing hides; a second one, `name#2`.
+        if self._directory is None:
+            return []
+        drafts = (self._directory / f"{name}#{number}" for number in count(1))
+        return list(takewhile(Path.exists, drafts))
 
 
 @asynccontextmanager

@@ -200,11 +200,12 @@ class JobStore:
         at, job_id = before or (None, None)
         return await self._many("page", user_id, at, job_id, limit)
 
-    async def usage(self, user_id: str, *, but: UUID) -> Usage:
-        """Count a user's live and recent jobs, leaving out the one with the public id `but`."""
-        row = await self._database.row(SQL["usage"], user_id, but)
+    async def look(self, user_id: str, public_id: UUID) -> tuple[Job | None, Usage]:
+        """Return the job of this id, if there is one, and what else its user has going on."""
+        row = await self._database.row(SQL["look"], user_id, public_id)
         assert row is not None
-        return Usage(live=row["live"], last_minute=row["last_minute"])
+        usage = Usage(live=row["live"], last_minute=row["last_minute"])
+        return None if row["id"] is None else _job(row), usage
 
     async def ahead(self, job: Job) -> int:
         """Count the queued jobs that come before this one."""

@@ -230,12 +230,16 @@ WHERE user_id = $1 AND state <> 'receiving'
 ORDER BY created_at DESC, id DESC
 LIMIT $4
 
--- name: usage
--- What a user has running, and has sent in the last minute.
-SELECT count(*) FILTER (WHERE finalized_at IS NULL) AS live,
-       count(*) FILTER (WHERE created_at > now() - interval '1 minute') AS last_minute
-FROM jobs
-WHERE user_id = $1 AND public_id <> $2 AND (finalized_at IS NULL OR created_at > now() - interval '1 minute')
+-- name: look
+-- The job of this id, if there is one, and what else its user has running and has sent in the last minute.
+WITH usage AS (
+    SELECT count(*) FILTER (WHERE finalized_at IS NULL) AS live,
+           count(*) FILTER (WHERE created_at > now() - interval '1 minute') AS last_minute
+    FROM jobs
+    WHERE user_id = $1 AND public_id <> $2 AND (finalized_at IS NULL OR created_at > now() - interval '1 minute')
+)
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s, usage.live, usage.last_minute
+FROM usage LEFT JOIN jobs AS job ON job.user_id = $1 AND job.public_id = $2
 
 -- name: ahead
 -- How many queued jobs of the same pool would be claimed before this one.
