@@ -1,5 +1,6 @@
 """What the bell leaves in Redis is what arq itself would leave: the one format of arq that Lethe relies on, pinned."""
 
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -22,7 +23,8 @@ async def test_a_ring_is_an_arq_job(services: Services) -> None:
 
     assert (rung.function, list(rung.args), rung.kwargs, rung.job_try) == (TASK, [ours.hex], {}, enqueued.job_try)
     assert abs((rung.enqueue_time - enqueued.enqueue_time).total_seconds()) < 5
-    scores = await services.redis.zrange(queue_name(POOL), 0, -1, withscores=True)
+    redis: Any = services.redis  # redis-py's own types leave this open
+    scores = await redis.zrange(queue_name(POOL), 0, -1, withscores=True)
     assert {name for name, _ in scores} == {f"{ours.hex}:3".encode(), f"{theirs.hex}:3".encode()}
     assert max(score for _, score in scores) - min(score for _, score in scores) < 5_000
     assert 0 < await services.redis.pttl(f"arq:job:{ours.hex}:3") <= 3_600_000
