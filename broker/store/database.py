@@ -1,5 +1,6 @@
 """The Postgres pool: runs named statements, and turns a lost server into StoreUnavailable."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,13 @@ class Database:
     async def connection(self) -> AsyncGenerator[Connection, None]:
         """Lend one connection."""
         try:
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection:
+            # asyncpg's own timeout starts a task for every statement; this one does not.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connection = await self._pool.acquire()
+            try:
                 yield connection
+            finally:
+                await self._pool.release(connection)
         except LOST as exc:
             raise StoreUnavailable from exc
 

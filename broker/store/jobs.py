@@ -17,6 +17,7 @@ SQL = statements("jobs")
 SETTLING_LEASE_S = 10.0
 GRACE_S = 2.0
 BATCH = 50
+MOST_AHEAD = 1000
 
 
 def sources(target: JobState) -> list[str]:
@@ -208,8 +209,8 @@ class JobStore:
         return None if row["id"] is None else _job(row), usage
 
     async def ahead(self, job: Job) -> int:
-        """Count the queued jobs that come before this one."""
-        row = await self._database.row(SQL["ahead"], job.id)
+        """Count the queued jobs that come before this one, up to a thousand."""
+        row = await self._database.row(SQL["ahead"], job.id, MOST_AHEAD)
         assert row is not None
         return int(row["ahead"])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import time
 
 import msgspec
 
@@ -9,6 +10,8 @@ from broker.store.database import Database
 from broker.store.files import statements
 
 SQL = statements("users")
+REMEMBERED_S = 5.0
+MOST_REMEMBERED = 10_000
 TOKEN_PREFIX = "lethe_"  # noqa: S105 - a prefix for secret scanners, not a secret
 
 
@@ -28,6 +31,7 @@ class UserStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._known: dict[bytes, tuple[str, float]] = {}
 
     async def mint(self) -> NewUser:
         """Make a user; 256 random bits are the whole credential."""
@@ -36,9 +40,19 @@ class UserStore:
         return new
 
     async def find(self, token: str) -> str | None:
-        """Return the id of the user with this token."""
-        row = await self._database.row(SQL["find"], token_hash(token))
-        return None if row is None else str(row["id"])
+        """Return the id of the user with this token; for a few seconds this process remembers the answer."""
+        digest, now_s = token_hash(token), time.monotonic()
+        known = self._known.get(digest)
+        if known is not None and now_s - known[1] < REMEMBERED_S:
+            return known[0]
+        row = await self._database.row(SQL["find"], digest)
+        self._known.pop(digest, None)
+        if row is None:
+            return None
+        if len(self._known) >= MOST_REMEMBERED:
+            del self._known[next(iter(self._known))]  # the first in is the oldest
+        self._known[digest] = str(row["id"]), now_s
+        return str(row["id"])
 
     async def forget_idle(self, *, idle_for_s: float) -> int:
         """Delete users who were not seen for long; return how many."""

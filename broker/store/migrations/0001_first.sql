@@ -81,7 +81,8 @@ CREATE TABLE custody (
                                                  'purge_pending', 'unknown')))
 );
 CREATE INDEX custody_by_job ON custody (job_id);
-CREATE INDEX custody_open ON custody (holder, what) WHERE closed_at IS NULL;
+CREATE INDEX custody_held ON custody (ref) WHERE holder = 'process' AND closed_at IS NULL;
+CREATE INDEX custody_outputs ON custody (job_id) WHERE what = 'output' AND closed_at IS NULL;
 CREATE INDEX custody_unswept ON custody (id) WHERE evidence = 'unreadable' AND swept_at IS NULL;
 
 CREATE TABLE outputs (

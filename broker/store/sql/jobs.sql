@@ -242,10 +242,11 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s, 
 FROM usage LEFT JOIN jobs AS job ON job.user_id = $1 AND job.public_id = $2
 
 -- name: ahead
--- How many queued jobs of the same pool would be claimed before this one.
+-- How many queued jobs of the same pool would be claimed before this one, as far as it is worth counting.
 SELECT count(*) AS ahead
-FROM jobs AS other JOIN jobs AS mine ON mine.id = $1
-WHERE other.state = 'queued' AND other.pool = mine.pool AND other.queued_at < mine.queued_at
+FROM (SELECT FROM jobs AS other JOIN jobs AS mine ON mine.id = $1
+      WHERE other.state = 'queued' AND other.pool = mine.pool AND other.queued_at < mine.queued_at
+      LIMIT $2) AS before
 
 -- name: unclaimed
 -- Queued jobs that nobody claimed for a while: their bell was lost, or no worker is free.
