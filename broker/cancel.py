@@ -25,11 +25,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     canceled: bool
     outputs_destroyed: bool
 
-    @property
-    def charged(self) -> bool:
-        """Jobs are charged once, on success."""
-        return self.job.outcome is Outcome.SUCCEEDED
-
 
 class Cancellation:
     """Ends jobs at their user's word."""

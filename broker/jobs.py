@@ -77,6 +77,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     start_by: datetime
     finish_by: datetime
     outputs_until: datetime | None
+    charged: bool
     finish_within_s: float
     """Seconds left until `finish_by` when the row was read, by the database's clock."""
 

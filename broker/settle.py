@@ -108,10 +108,13 @@ class Settler:
 
     async def destroy_outputs(self, job_id: UUID) -> int:
         """Destroy the outputs of a job; return how many copies were closed."""
-        async with asyncio.timeout(WITHIN_S):
-            copies = [c for c in _ours(await self._custody.copies(job_id)) if c.what is What.OUTPUT]
-            await self.drop(job_id, copies)
-            await self._custody.outputs_destroyed(job_id)
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                copies = [c for c in _ours(await self._custody.copies(job_id)) if c.what is What.OUTPUT]
+                await self.drop(job_id, copies)
+                await self._custody.outputs_destroyed(job_id)
+        except TimeoutError as exc:
+            raise Unavailable from exc
         log.info("outputs_destroyed", job_id=str(job_id), count=len(copies))
         return len(copies)
 

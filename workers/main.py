@@ -24,7 +24,7 @@ from workers.runner import Runner
 
 log = structlog.get_logger()
 
-DRAIN_S = 10.0
+DRAIN_S = 3.0  # shorter than what a supervisor waits; what has not ended by then is handed back
 
 
 def providers_of(pool: str, config: Config, settings: Settings) -> dict[str, Provider]:

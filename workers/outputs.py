@@ -15,6 +15,8 @@ from broker.store.stores import Stores
 from broker.submission import new_key_id
 
 KEYHOLDER = "keyholder"
+SETTLE_MARGIN_S = 60
+"""An output lives from the final state, its key from now; the sweep shreds it at the end of the output's time."""
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +43,7 @@ async def keep_output(stores: Stores, job: Job, made: Made, *, n: int, lifetime_
     random_into(key)
     try:
         await stores.blobs.put(blob, _sealed(Encryptor(key, context=blob.encode()), made.data))
-        answer = await stores.keys.put(key_id, key, ttl_s=lifetime_s, incarnation=incarnation)
+        answer = await stores.keys.put(key_id, key, ttl_s=lifetime_s + SETTLE_MARGIN_S, incarnation=incarnation)
     finally:
         wipe(key)
     if answer is not PutAnswer.OK:

@@ -116,7 +116,7 @@ async def show_job(services: Services, job: Job, pace: Pace, *, with_queue: bool
         error_code=job.code if has_error else UNSET,
         error_detail=describe_failure(job.code) if has_error else UNSET,
         started=job.started_at is not None if job.state is JobState.EXPIRED else UNSET,
-        charged=job.state is JobState.SUCCEEDED,
+        charged=job.charged,
         exposure=exposure_of(services, job.operation),
         provider_copies="none",
     )
@@ -129,7 +129,7 @@ def show_verdict(verdict: Verdict) -> VerdictView:
         id=job.public_id,
         status=job.state.value,
         canceled=verdict.canceled,
-        charged=verdict.charged,
+        charged=job.charged,
         upload="destroyed" if job.is_final else "pending",
         outputs="destroyed" if verdict.outputs_destroyed else "pending",
     )

@@ -81,6 +81,10 @@ class CustodyStore:
         rows = await self._database.rows(SQL["outputs"], job_id)
         return [msgspec.convert(dict(row), Output) for row in rows]
 
+    async def output_lost(self, job_id: UUID, n: int) -> None:
+        """Record that an output cannot be opened any more, so that its job is not charged."""
+        await self._database.rows(SQL["output_lost"], job_id, n)
+
     async def outputs_destroyed(self, job_id: UUID) -> None:
         """Mark a job's outputs as destroyed."""
         await self._database.rows(SQL["outputs_destroyed"], job_id)

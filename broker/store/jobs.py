@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from broker.custody import NewCopy
-from broker.errors import IllegalTransition
+from broker.errors import IllegalTransition, Unauthenticated
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
 from broker.store.database import Database
 from broker.store.files import statements
@@ -71,7 +71,13 @@ class JobStore:
         self._database = database
 
     async def receive(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
-        """Commit the row and its custody rows; None when the id is taken."""
+        """Commit the row and its custody rows; None when the id is taken, Unauthenticated when the user is no more."""
+        try:
+            return await self._receive(new, copies)
+        except asyncpg.ForeignKeyViolationError as exc:
+            raise Unauthenticated("nobody has this token any more") from exc
+
+    async def _receive(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
         return await self._one(
             "receive",
             new.id,

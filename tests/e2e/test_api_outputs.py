@@ -86,12 +86,14 @@ async def test_outputs_wait_for_the_end(api: Api) -> None:
 
 
 async def test_a_lost_key_is_told(api: Api) -> None:
-    """When the keyholder has no key any more the output is 410, and says that nobody can open it."""
+    """When the keyholder has no key any more the output is 410, nobody can open it, and the job is not charged."""
     job = await api.finished(b"result")
+    assert job["charged"] is True
     [output] = await api.services.stores.custody.outputs((await api.row(job)).id)
     await api.services.stores.keys.shred(output.key_id, ttl_s=60)
     answer = await api.get(job["outputs"][0]["url"])
     assert (answer.status_code, answer.json()["code"]) == (410, "output_lost")
+    assert (await api.get(f"/v1/jobs/{job['id']}")).json()["charged"] is False
 
 
 async def test_nothing_is_served_without_a_lease(api: Api) -> None:

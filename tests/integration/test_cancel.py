@@ -45,7 +45,7 @@ async def test_a_queued_job_is_cancelled_at_once(services: Services, settings: S
 
     verdict = await services.cancellation.delete(job)
 
-    assert (verdict.job.state, verdict.canceled, verdict.charged) == ("canceled", True, False)
+    assert (verdict.job.state, verdict.canceled, verdict.job.charged) == ("canceled", True, False)
     assert (await final(services, job)).code == "canceled_by_user"
     assert blobs(settings) == []
     assert await keys_held(services) == keys - 1
@@ -101,7 +101,7 @@ async def test_a_cancel_that_comes_too_late_leaves_the_outcome(services: Service
 
     verdict = await services.cancellation.delete(job)
 
-    assert (verdict.job.state, verdict.canceled, verdict.charged) == ("succeeded", False, True)
+    assert (verdict.job.state, verdict.canceled, verdict.job.charged) == ("succeeded", False, True)
     await settled
 
 

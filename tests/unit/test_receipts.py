@@ -43,6 +43,7 @@ JOB = Job(
     start_by=AT,
     finish_by=AT,
     outputs_until=None,
+    charged=False,
     finish_within_s=9.0,
 )
 

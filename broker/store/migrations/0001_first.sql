@@ -46,13 +46,15 @@ CREATE TABLE jobs (
     finish_by      timestamptz NOT NULL,
     settling_until timestamptz,
     outputs_until  timestamptz,
+    charged        boolean NOT NULL DEFAULT false,
     UNIQUE (user_id, public_id),
     CONSTRAINT final_means_finalized
         CHECK ((finalized_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'canceled', 'expired'))),
     CONSTRAINT final_means_no_open_copies CHECK (finalized_at IS NULL OR open_copies = 0),
     CONSTRAINT settling_means_decided
         CHECK ((outcome IS NOT NULL) = (state NOT IN ('receiving', 'queued', 'running'))),
-    CONSTRAINT final_means_outcome CHECK (finalized_at IS NULL OR state = outcome)
+    CONSTRAINT final_means_outcome CHECK (finalized_at IS NULL OR state = outcome),
+    CONSTRAINT charged_means_succeeded CHECK (NOT charged OR state = 'succeeded')
 ) WITH (fillfactor = 50);  -- a job is written nine times: room for the next version beside the last
 CREATE INDEX jobs_live ON jobs (state, pool, queued_at) WHERE finalized_at IS NULL;
 CREATE INDEX jobs_by_user ON jobs (user_id, created_at DESC, id);

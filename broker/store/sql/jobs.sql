@@ -164,7 +164,7 @@ WHERE id = $1 AND fence = $2 AND state = 'settling'
 -- name: finish
 -- The last write: final state and receipt together. Postgres refuses it while a copy is open.
 WITH job AS (
-    UPDATE jobs SET state = outcome, finalized_at = now(), owner = NULL, settling_until = NULL, version = version + 1,
+    UPDATE jobs SET state = outcome, finalized_at = now(), charged = (outcome = 'succeeded'), owner = NULL, settling_until = NULL, version = version + 1,
                     progress = CASE WHEN outcome = 'succeeded' THEN 1 ELSE progress END,
                     outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3 * interval '1 second' ELSE now() END
     WHERE id = $1 AND fence = $2 AND state = 'settling' AND outcome = $4
