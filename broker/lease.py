@@ -54,8 +54,8 @@ class Lease:
         if not self.is_valid:
             raise StoreUnavailable("this process has no lease")
         self._held += 1
-        self._arm()
         try:
+            self._arm()
             yield
         finally:
             self._held -= 1
@@ -123,11 +123,12 @@ class Lease:
         deadline_ns = int((self._ends_s - KILL_MARGIN_S) * 1e9) if self._held else 0
         if deadline_ns == self._armed_ns:
             return
-        self._armed_ns = deadline_ns
         if deadline_ns:
             self._guard.arm(deadline_ns)
         else:
             self._guard.disarm()
+        # Only now: a guard that did not hear it is told again, or nothing is held.
+        self._armed_ns = deadline_ns
 
 
 def _boottime_s() -> float:

@@ -1,6 +1,7 @@
 """The lease of a process: what it may hold and until when, as its guard sees it."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator
 
@@ -8,6 +9,7 @@ import asyncpg
 import pytest
 
 from broker.errors import StoreUnavailable
+from broker.guard import Guard, GuardGone
 from broker.lease import KILL_MARGIN_S, Lease
 from broker.settings import Settings
 from broker.store.processes import Facts, Process, ProcessStore
@@ -69,6 +71,36 @@ async def test_the_guard_is_armed_while_something_is_held(leased: Leased) -> Non
             pass
         assert 0 not in leased.pipe.deadlines()
     assert leased.pipe.deadlines() == [0]
+
+
+class DeafGuard(Guard):
+    """A guard that does not hear one deadline."""
+
+    has_heard = False
+
+    def arm(self, deadline_boottime_ns: int) -> None:
+        if not self.has_heard:
+            self.has_heard = True
+            raise GuardGone
+        super().arm(deadline_boottime_ns)
+
+
+async def test_nothing_is_held_under_a_guard_that_did_not_hear(rows: Rows) -> None:
+    """A deadline that did not arrive refuses the hold, and counts for no later one."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    guard = DeafGuard(writing)
+    lease = Lease(ProcessStore(rows.stores.database), guard, role="worker", lease_s=LEASE_S, facts=Facts())
+    await lease.open()
+    try:
+        with pytest.raises(GuardGone), lease.hold():
+            pytest.fail("held without a deadline")
+        with lease.hold():
+            assert int.from_bytes(os.read(reading, 8), "little") > 0
+        assert os.read(reading, 64) == bytes(8)
+    finally:
+        guard.close()
+        os.close(reading)
 
 
 async def test_each_renewal_moves_the_deadline(leased: Leased) -> None:
