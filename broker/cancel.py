@@ -37,9 +37,10 @@ class Cancellation:
 
     async def delete(self, job: Job) -> Verdict:
         """Cancel and destroy; idempotent. An unfinished upload is no job: it is discarded, and JobNotFound raised."""
-        if job.state is JobState.RECEIVING:
-            await self._discard(job)
-            raise JobNotFound
+        while job.state is JobState.RECEIVING:
+            if await self._discard(job):
+                raise JobNotFound
+            job = await self._reread(job)  # queued, or taken over by a later upload, in this moment
         canceled = False
         while not job.is_final and job.state is not JobState.SETTLING:
             try:
@@ -58,15 +59,17 @@ class Cancellation:
             await self._settler.destroy_outputs(job.id)
         return Verdict(job=job, canceled=canceled, outputs_destroyed=job.is_final)
 
-    async def _discard(self, job: Job) -> None:
+    async def _discard(self, job: Job) -> bool:
         cut = await self._jobs.cut(job, self._lease.process.id)
-        if cut is not None:
-            await self._changes.publish(cut)
-            try:
-                await self._settler.discard(cut)
-            except (StillHeld, Unavailable, TimeoutError) as exc:
-                # Nobody can go on with it; the sweep takes up what is left.
-                log.warning("discard_postponed", job_id=str(job.id), code=getattr(exc, "code", "timeout"))
+        if cut is None:
+            return False
+        await self._changes.publish(cut)
+        try:
+            await self._settler.discard(cut)
+        except (StillHeld, Unavailable, TimeoutError) as exc:
+            # Nobody can go on with it; the sweep takes up what is left.
+            log.warning("discard_postponed", job_id=str(job.id), code=getattr(exc, "code", "timeout"))
+        return True
 
     async def _until_final(self, job: Job) -> Job:
         try:

@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from broker.errors import JobNotFound, UploadSuperseded
-from broker.jobs import Job, Outcome
+from broker.jobs import Job, JobState, Outcome
 from broker.services import Services
 from broker.settings import Settings
 from tests.lifecycle import (
@@ -141,3 +142,13 @@ async def test_an_upload_still_coming_in_is_discarded(services: Services, settin
     with pytest.raises(UploadSuperseded):
         await sending
     await eventually(lambda: is_empty(services, settings, keys=keys), within_s=5)
+
+
+async def test_a_cancel_races_the_last_byte(services: Services) -> None:
+    """Queued between the look and the write: the job is cancelled, not said to be unknown while it goes on."""
+    queued = await queued_job(services)
+    seen = msgspec.structs.replace(queued, state=JobState.RECEIVING)
+
+    verdict = await services.cancellation.delete(seen)
+
+    assert (verdict.job.state, verdict.canceled) == ("canceled", True)
