@@ -68,6 +68,18 @@ async def test_records_go_at_their_time(services: Services, settings: Settings) 
         assert await count(settings, table) == 0
 
 
+async def test_records_go_all_at_once(services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More jobs than one statement deletes are still gone after one pass."""
+    monkeypatch.setattr("broker.store.jobs.BATCH", 1)
+    monkeypatch.setattr("broker.sweep.BATCH", 1)
+    for _ in range(3):
+        await services.cancellation.delete(await queued_job(services))
+
+    await hasty(services).records()
+
+    assert await count(settings, "jobs") == 0
+
+
 async def test_records_stay_while_something_is_left(services: Services, settings: Settings) -> None:
     """A job with an output, or whose unreadable blob still lies there, keeps its rows."""
     await succeeded(services)
