@@ -28,6 +28,7 @@ from broker.frames import (
     write_stats,
 )
 from broker.keytable import KeyTable
+from broker.log import configure_log, report_crashes
 from broker.secret_memory import SecretPages, harden, heap_is_perturbed, wipe
 
 DEFAULT_MAX_TTL_S: Final = 7 * 24 * 3600
@@ -190,7 +191,7 @@ async def serve(
             server.close()
             for connection in list(connections):
                 connection.abort()
-        log.info("keyholder_stopped", held=table.stats().held)
+        log.info("keyholder_stopped", count=table.stats().held)
     finally:
         pages.close()
 
@@ -222,6 +223,8 @@ def main(
 ) -> None:
     """Be a keyholder until SIGTERM."""
     harden()
+    configure_log()
+    report_crashes()
     try:
         asyncio.run(serve(socket_path, max_ttl_s=max_ttl_s, capacity=capacity, memory=memory))
     except KeyholderRunning as exc:

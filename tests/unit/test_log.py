@@ -1,5 +1,6 @@
 """The log: whatever is said, only ids, codes and numbers come out."""
 
+import ast
 import asyncio
 import gc
 import json
@@ -7,6 +8,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -21,6 +23,7 @@ from broker.jobs import JobState
 from broker.log import ALLOWED_KEYS, capture_log, configure_log, keep_allowed, report_crashes
 
 CANARY = "kanarienvogel"
+ROOT = Path(__file__).parents[2]
 JOB = UUID("0b8e9b8e-3f0a-4a58-9d2c-7a4f6f0d9a11")
 
 log = structlog.get_logger()
@@ -47,14 +50,14 @@ def only(lines: list[str]) -> dict[str, Any]:
 
 def test_a_line_is_one_json_object_of_ids_codes_and_numbers(lines: list[str]) -> None:
     """What is on the list comes through as it is, with level and time."""
-    log.info("job_claimed", job_id=JOB, fence=2, state=JobState.RUNNING, duration_ms=1.5, code=None)
+    log.info("job_claimed", job_id=JOB, count=2, state=JobState.RUNNING, duration_ms=1.5, code=None)
     line = only(lines)
     assert line.pop("timestamp").endswith("Z")
     assert line == {
         "event": "job_claimed",
         "level": "info",
         "job_id": str(JOB),
-        "fence": 2,
+        "count": 2,
         "state": "running",
         "duration_ms": 1.5,
         "code": None,
@@ -66,6 +69,22 @@ def test_keys_that_are_not_on_the_list_are_dropped(lines: list[str]) -> None:
     log.info("job_claimed", prompt="x", url="x", user_id="x", user="x", file="x", token="x", ip="x", parameters="x")
     assert set(only(lines)) == {"event", "level", "timestamp"}
     assert not ALLOWED_KEYS & {"prompt", "url", "user", "user_id", "file", "filename", "path", "token", "ip", "detail"}
+
+
+def said_keys(folder: str) -> Iterator[str]:
+    """The keys that the code gives to a logger, by name."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[0] == "log":
+                yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+
+
+def test_the_list_is_what_is_said() -> None:
+    """No key of ours is dropped in silence, and none may be said that nothing says."""
+    said = {*said_keys("broker"), *said_keys("workers")} - {"exc_info"}
+    made_here = {"event", "level", "timestamp", "request_id", "route", "logger", "cause"}
+    made_here |= {"exception", "exception_at", "exception_code"}
+    assert said | made_here == ALLOWED_KEYS
 
 
 @pytest.mark.parametrize(
@@ -91,9 +110,9 @@ def test_keys_that_are_not_on_the_list_are_dropped(lines: list[str]) -> None:
 )
 def test_a_value_that_is_not_a_number_or_one_word_is_withheld(lines: list[str], value: object) -> None:
     """An allowed key does not let content through."""
-    log.info("job_claimed", code=value, job_id=value, route=value, logger=value, exception_at=value, model=value)
+    log.info("job_claimed", code=value, job_id=value, route=value, logger=value, exception_at=value, pool=value)
     line = only(lines)
-    assert {line[key] for key in ("code", "job_id", "model", "exception_at")} == {"withheld"}
+    assert {line[key] for key in ("code", "job_id", "pool", "exception_at")} == {"withheld"}
     assert line["route"] == "withheld"
     assert line["logger"] == "withheld"
 
