@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from broker.custody import PROVIDER_EVIDENCE, Domain, Evidence
+from broker.custody import OUR_EVIDENCE, Domain, Evidence
 from broker.receipts import CopyLine, Receipt, ReceiptInvalid, verify
 
 _VKEY: Final = re.compile(r"[^\s+\"]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*")
@@ -50,7 +50,7 @@ def check(note: str, keys: list[str]) -> Receipt:
     """Return the receipt when a key signed it and it states every copy of ours as gone; raise ReceiptInvalid."""
     receipt = verify(note, keys)
     for copy in receipt.copies:
-        if copy.domain == Domain.OURS and (not copy.closed_at or copy.evidence in {"", *PROVIDER_EVIDENCE}):
+        if copy.domain == Domain.OURS and (not copy.closed_at or copy.evidence not in OUR_EVIDENCE):
             raise ReceiptInvalid(f"signed, but it does not say that this copy is gone: {thing(copy.holder, copy.what)}")
     return receipt
 

@@ -143,10 +143,14 @@ def test_a_strangers_key_does_not_verify(signer: Signer, tmp_path: Path) -> None
     assert say(*saved(tmp_path, signer.sign(a_receipt()), stranger.vkey)).exit_code == 1
 
 
-@pytest.mark.parametrize("evidence", ["", "unknown"])
-def test_a_signed_receipt_that_leaves_a_copy_open_is_not_valid(signer: Signer, tmp_path: Path, evidence: str) -> None:
+@pytest.mark.parametrize(("closed_at", "evidence"), [("", "absent"), ("B", ""), ("B", "unknown"), ("B", "trust_me")])
+def test_a_signed_receipt_that_leaves_a_copy_open_is_not_valid(
+    signer: Signer, tmp_path: Path, closed_at: str, evidence: str
+) -> None:
     """A signature does not make up for a copy of ours that is not said to be gone."""
-    open_copy = CopyLine(domain="ours", holder="blob", what="upload", opened_at="A", evidence=evidence)
+    open_copy = CopyLine(
+        domain="ours", holder="blob", what="upload", opened_at="A", closed_at=closed_at, evidence=evidence
+    )
     said = say(*saved(tmp_path, signer.sign(a_receipt(copies=(open_copy,))), signer.vkey))
     assert said.exit_code == 1
     assert "does not say that this copy is gone: upload, encrypted" in said.output
