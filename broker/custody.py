@@ -69,7 +69,7 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     what: What
     ref: str
     detail: str
-    """For a key: keyholder and incarnation (`name/hex`). For a process: its role."""
+    """For a key: its keyholder's incarnation, hex. For a process: its role. For a provider: its exposure."""
     fence: int
     opened_at: datetime
     closed_at: datetime | None

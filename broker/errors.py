@@ -4,13 +4,13 @@ Every error the broker may show a client.
 * BrokerError
   x BadRequest
     + UnknownOperation, InvalidParameter, ParameterInUrl, InvalidHeader, UnsupportedImage, InvalidCursor
-    + UploadTooLarge, UploadIncomplete, UploadSuperseded, OutputTooLarge, DeadlineTooShort
+    + UploadTooLarge, UploadIncomplete, OutputTooLarge, DeadlineTooShort
   x NotAllowed
     + Unauthenticated, TooManyRequests, Refused
   x Missing
     + JobNotFound, OutputNotFound, OutputGone, OutputLost, ReceiptNotReady, JobSettling
   x Conflict
-    + JobConflict, IllegalTransition
+    + JobConflict, UploadSuperseded, IllegalTransition
   x Unavailable
     + StoreUnavailable, KeyholderUnavailable, BlobsUnavailable, QueueUnavailable, OperationUnavailable, Closing
   x StillHeld
