@@ -1,9 +1,10 @@
 """What a broker needs at most when many large uploads come at once."""
 
 from bench.load import Plan, Tally, run_load
+from bench.machine import peak_rss_bytes
 from bench.report import Chapter, Figure, at_most
 from bench.scale import Scale
-from bench.stack import Stack, peak_rss_bytes
+from bench.stack import Stack
 
 UPLOADS = 50
 UPLOAD_BYTES = 20_000_000

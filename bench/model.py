@@ -4,13 +4,13 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.machine import peak_rss_bytes
 from providers.base import Pixels, Task
 from workers.models.frames import blank, destroy, frame
 from workers.models.network import has_gpu, ncnn
@@ -125,7 +125,7 @@ def main() -> None:
         "rounds": options.rounds,
         "p50_s": round(sorted(times_s)[len(times_s) // 2], 4),
         "best_s": round(min(times_s), 4),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(os.getpid()),
     }
     print(json.dumps(figures))
 

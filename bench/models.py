@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from bench.load import Plan, Tally, run_load
+from bench.machine import peak_rss_bytes
 from bench.model import picture
 from bench.report import Chapter, Figure, at_least, at_most
 from bench.scale import Scale
-from bench.stack import HERE, Running, Stack, children_of, peak_rss_bytes
+from bench.stack import HERE, Running, Stack, children_of
 
 SIDE_PX = 256
 IN_FLIGHT = 4

@@ -167,14 +167,6 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def peak_rss_bytes(pid: int) -> int:
-    """Return the most memory that a process has had, as the kernel counts it (VmHWM)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def _settings(embedded: Embedded, directory: Path, data_directory: Path) -> Settings:
     return Settings(
         postgres_dsn=embedded.postgres_dsn,
