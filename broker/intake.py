@@ -79,6 +79,11 @@ class Intake:
         self._undoing: dict[tuple[UUID, int], asyncio.Task[None]] = {}
         changes.listen(self._cut_superseded)
 
+    @property
+    def receiving(self) -> int:
+        """How many uploads are being read."""
+        return len(self._streams)
+
     async def submit(self, submission: Submission, body: AsyncIterator[bytes]) -> tuple[Job, bool]:
         """Return the job, and whether this request made it; a repeated upload gets the same job again."""
         known, usage = await self._jobs.look(submission.user_id, submission.public_id)

@@ -25,9 +25,9 @@ class AttemptResult(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    RETRIED = "retried"
-    CANCELED = "canceled"
-    STALE = "stale"  # the lease was lost; somebody else goes on
+    EXPIRED = "expired"
+    RETRIED = "retried"  # handed back to the queue
+    STALE = "stale"  # no longer ours to end: canceled, decided or taken over elsewhere
 
 
 class JobCount(msgspec.Struct, frozen=True, kw_only=True):

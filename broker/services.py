@@ -114,6 +114,7 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
         lease=lease,
         patience=Patience(idle_s=settings.upload_idle_s, within_s=settings.upload_within_s),
     )
+    metrics.uploads_receiving.set_function(lambda: intake.receiving)
     lease.renewed, lease.let_go = intake.reconcile, intake.let_go
     rescue = Rescue(
         stores,

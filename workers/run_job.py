@@ -11,6 +11,7 @@ from broker.crypto.chunked import KEY_BYTES, CiphertextInvalid, Decryptor
 from broker.custody import Copy, Held, Holder, What
 from broker.errors import IllegalTransition, Unavailable
 from broker.jobs import Job, Outcome
+from broker.metrics import AttemptResult
 from broker.secret_memory import wipe
 from broker.services import Services
 from broker.sniff import ImageKind
@@ -62,7 +63,8 @@ class JobRun:
         assert job.owner is not None
         held = Held(process=job.owner, fence=job.fence)
         settling = await self._decide(job, ending)
-        self._services.metrics.attempts.labels(operation=job.operation, result=ending.outcome).inc()
+        result = AttemptResult(ending.outcome.value)
+        self._services.metrics.attempts.labels(operation=job.operation, result=result).inc()
         await self._services.settler.settle_or_postpone(settling, let_go=held)
 
     async def _attempt(self, job: Job, plaintext: Plaintext) -> Ending:

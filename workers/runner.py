@@ -12,6 +12,7 @@ from broker.changes import Change
 from broker.custody import Evidence, Held
 from broker.errors import IllegalTransition, Unavailable
 from broker.jobs import Job, JobState
+from broker.metrics import AttemptResult
 from broker.services import Services
 from workers.outcomes import Ending
 
@@ -95,6 +96,7 @@ class Runner:
             ending = await self._stoppable(job)
             await self._conclude(job, ending)
         except IllegalTransition:
+            self._count(job, AttemptResult.STALE)
             await self._release(job, held)
         except asyncio.CancelledError:
             await asyncio.shield(self._give_up(job, held))
@@ -116,11 +118,13 @@ class Runner:
         if self._is_draining:
             await self._hand_back(job, held)
         else:
+            self._count(job, AttemptResult.STALE)
             await self._release(job, held)
 
     async def _hand_back(self, job: Job, held: Held) -> None:
         try:
             queued = await self._services.stores.jobs.retry(job)
+            self._count(job, AttemptResult.RETRIED)
             await self._services.bell.ring(queued.id, fence=queued.fence, pool=queued.pool)
         except IllegalTransition:
             await self._release(job, held)
@@ -135,6 +139,9 @@ class Runner:
                 return await self._services.changes.publish(job)
             except Unavailable:
                 await asyncio.sleep(RELEASE_AGAIN_S)
+
+    def _count(self, job: Job, result: AttemptResult) -> None:
+        self._services.metrics.attempts.labels(operation=job.operation, result=result).inc()
 
     def _leave(self, job_id: UUID, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -68,6 +69,15 @@ async def test_a_running_job_is_cancelled_within_a_second(broker: Services, work
     worker.open_gate()
     again, _ = await broker.intake.submit(await submission(broker), body_of(upload_bytes()))
     assert (await final(broker, again)).state == "succeeded"
+    await eventually(lambda: _shown(broker, 'lethe_attempts_total{operation="noop",result="stale"} 1.0'))
+    await eventually(lambda: _shown(broker, 'lethe_attempts_total{operation="noop",result="succeeded"} 1.0'))
+
+
+async def _shown(services: Services, line: str) -> bool:
+    """Whether a worker's own figures have this line; its address travels with a renewal."""
+    addresses = [p.facts.operator_address for p in await services.stores.processes.alive() if p.facts.pool == "gpu"]
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return any([line in (await client.get(f"{at}/metrics")).text for at in addresses if at])
 
 
 async def test_a_second_cancel_changes_nothing(services: Services, settings: Settings) -> None:
@@ -133,6 +143,7 @@ async def test_an_upload_still_coming_in_is_discarded(services: Services, settin
     made, keys = await submission(services), await keys_held(services)
     sending = asyncio.create_task(services.intake.submit(made, stalled()))
     await eventually(lambda: count(settings, "jobs"))
+    await eventually(lambda: _receiving(services))
     job = await services.stores.jobs.find(made.user_id, made.public_id)
     assert job is not None
 
@@ -142,6 +153,11 @@ async def test_an_upload_still_coming_in_is_discarded(services: Services, settin
     with pytest.raises(UploadSuperseded):
         await sending
     await eventually(lambda: is_empty(services, settings, keys=keys), within_s=5)
+    assert await _receiving(services) == 0
+
+
+async def _receiving(services: Services) -> float | None:
+    return services.metrics.registry.get_sample_value("lethe_uploads_receiving")
 
 
 async def test_a_cancel_races_the_last_byte(services: Services) -> None:
