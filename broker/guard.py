@@ -16,11 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
-from broker.prctl import adopt_orphans, die_with_parent, soften_death_with_parent
+from broker.prctl import FORGETFUL_HEAP, adopt_orphans, die_with_parent, soften_death_with_parent
 
 GUARD_FD_VARIABLE: Final = "LETHE_GUARD_FD"
 EXIT_LEASE_ENDED: Final = 75
-FREED_HEAP_TUNABLES: Final = "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"
 
 _DEADLINE = struct.Struct("<Q")
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -86,8 +85,8 @@ def hardened(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment in which every Lethe process starts: freed heap is overwritten."""
     present = environment.get("GLIBC_TUNABLES", "")
     others = [part for part in present.split(":") if part and not part.startswith("glibc.malloc.")]
-    tunables = ":".join([*others, FREED_HEAP_TUNABLES])
-    return {**environment, "GLIBC_TUNABLES": tunables, "PYTHONMALLOC": "malloc"}
+    tunables = ":".join([*others, FORGETFUL_HEAP["GLIBC_TUNABLES"]])
+    return {**environment, **FORGETFUL_HEAP, "GLIBC_TUNABLES": tunables}
 
 
 def run_guarded(argv: Sequence[str]) -> int:

@@ -1,16 +1,23 @@
-"""Process controls of Linux that Python's os module does not offer."""
+"""Process controls of Linux that Python's os module does not offer, and the environment of a heap that forgets."""
 
 import ctypes
 import os
 import resource
 import threading
 from collections.abc import Callable
+from typing import Final
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_PDEATHSIG = 2
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+
+# Freed heap is overwritten; the C library and Python read these before anything of ours runs.
+FORGETFUL_HEAP: Final = {
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165",
+    "PYTHONMALLOC": "malloc",
+}
 
 # Resolved at import: a forked child must not load anything before it execs.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl

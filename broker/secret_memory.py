@@ -3,19 +3,14 @@
 import ctypes
 import mmap
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from broker.frames import Memory
+from broker.prctl import FORGETFUL_HEAP, refuse_dumps
 
-_ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165",
-    "PYTHONMALLOC": "malloc",
-}
 _PERTURBED_BYTE = 165 ^ 0xFF  # what glibc fills fresh memory with; freed memory gets 165 itself
-_PR_SET_DUMPABLE = 4
 _SYS_MEMFD_SECRET = 447  # the same on every architecture
 _ZEROS = bytes(64 * 1024)
 _SMALLEST_BYTES = 32 * 1024
@@ -51,11 +46,10 @@ def harden() -> None:
     main(): call it before anything is opened or started. Later calls, and the second life, only set the limits.
     """
     environment = os.environ  # noqa: TID251 - not a setting: the C library reads these names before Python runs
-    missing = {name: value for name, value in _ENVIRONMENT.items() if value not in environment.get(name, "")}
+    missing = {name: value for name, value in FORGETFUL_HEAP.items() if value not in environment.get(name, "")}
     if missing:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**environment, **missing})  # noqa: S606 - itself
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    refuse_dumps()
 
 
 def heap_is_perturbed() -> bool:

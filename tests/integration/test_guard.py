@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.guard import EXIT_LEASE_ENDED, FREED_HEAP_TUNABLES, Guard, GuardGone, GuardMissing, hardened
+from broker.guard import EXIT_LEASE_ENDED, Guard, GuardGone, GuardMissing, hardened
+from broker.prctl import FORGETFUL_HEAP
 
+TUNABLES = FORGETFUL_HEAP["GLIBC_TUNABLES"]
 REPOSITORY = Path(__file__).parents[2]
 PREAMBLE = """
 import os, signal, subprocess, sys, time
@@ -161,13 +163,13 @@ def test_death_by_signal_is_passed_on_as_shells_do(guarded: Callable[[str], Runn
 def test_child_starts_with_freed_heap_overwritten(guarded: Callable[[str], Running]) -> None:
     """The malloc tunables stand in the environment, the pipe's number does not stay there."""
     guard = guarded("say(os.environ['GLIBC_TUNABLES'], os.environ['PYTHONMALLOC'], 'LETHE_GUARD_FD' in os.environ)")
-    assert line(guard) == [FREED_HEAP_TUNABLES, "malloc", "False"]
+    assert line(guard) == [TUNABLES, "malloc", "False"]
 
 
 def test_tunables_of_the_operator_stay() -> None:
     """Only glibc.malloc is ours to set."""
     tunables = hardened({"GLIBC_TUNABLES": "glibc.pthread.rseq=0:glibc.malloc.perturb=1"})["GLIBC_TUNABLES"]
-    assert tunables == f"glibc.pthread.rseq=0:{FREED_HEAP_TUNABLES}"
+    assert tunables == f"glibc.pthread.rseq=0:{TUNABLES}"
 
 
 def test_no_guard_no_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ from typing import TypeVar
 import pytest
 import pytest_asyncio
 
+from broker.prctl import FORGETFUL_HEAP
 from providers.base import Pixels, Upload
 from tests.attacks import ATTACKS, SECRET_NAME
 from tests.evil_nursery import BREACHED_WIDTH, HARMLESS_WIDTH, LIES, hostile_picture
 from workers.images.errors import ImageFault, InvalidImage, SandboxUnavailable
-from workers.images.line import ENVIRONMENT
 from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
 
@@ -52,7 +52,7 @@ def outcomes(mode: str, uid: int) -> dict[str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.attacks", mode, str(uid)],
         cwd=ROOT,
-        env={**ENVIRONMENT, SECRET_NAME: "a secret", "PATH": "/bin"},
+        env={**FORGETFUL_HEAP, SECRET_NAME: "a secret", "PATH": "/bin"},
         capture_output=True,
         timeout=60,
         check=True,

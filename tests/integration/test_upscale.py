@@ -15,12 +15,13 @@ import pytest_asyncio
 from numpy.typing import NDArray
 from PIL import Image
 
+from broker.wheels import MODEL_DIGESTS
 from providers.base import FailureKind, Pixels, ProviderFailure, Task
 from tests.pictures import in_memory, photo
 from workers.models.frames import destroy, frame
 from workers.models.network import ncnn
 from workers.models.upscale import Upscale
-from workers.models.weights import SHA256, faults
+from workers.models.weights import faults
 
 ROOT = Path(__file__).parents[2]
 MODELS_DIR = ROOT / ".lethe" / "data" / "models"
@@ -231,7 +232,7 @@ async def test_truncated_weights_fail_the_start(tmp_path: Path, name: str) -> No
 
 async def test_missing_and_altered_weights_are_named(tmp_path: Path) -> None:
     """Each file is checked for itself: absent ones and one flipped byte."""
-    assert len(faults(tmp_path)) == len(SHA256)
+    assert len(faults(tmp_path)) == len(MODEL_DIGESTS)
     altered = bytearray((MODELS_DIR / "realesr-animevideov3-x2.bin").read_bytes())
     altered[1000] ^= 1
     (tmp_path / "realesr-animevideov3-x2.bin").write_bytes(altered)

@@ -15,14 +15,11 @@ from typing import Final, Self
 
 import msgspec
 
+from broker.prctl import FORGETFUL_HEAP
 from workers.images.errors import ImagesError, SandboxUnavailable
 from workers.images.orders import Order, StopOrder, Verdict
 
 NURSERY: Final = "workers.images.nursery"
-ENVIRONMENT: Final = {
-    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165",
-    "PYTHONMALLOC": "malloc",
-}
 
 _START_S: Final = 30.0
 _STOP_S: Final = 2.0
@@ -58,7 +55,7 @@ class Line:
                 *(sys.executable, "-s", "-m", program, str(theirs.fileno()), str(os.getpid())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
-                env=ENVIRONMENT,
+                env=FORGETFUL_HEAP,
                 cwd=_ROOT,
                 pass_fds=[theirs.fileno()],
             )
