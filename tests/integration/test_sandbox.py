@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from broker.prctl import FORGETFUL_HEAP
+from broker.sniff import ImageKind
 from providers.base import Pixels, Upload
 from tests.attacks import ATTACKS, SECRET_NAME
 from tests.evil_nursery import BREACHED_WIDTH, HARMLESS_WIDTH, LIES, hostile_picture
@@ -236,3 +237,40 @@ async def test_a_zygote_that_cannot_start_is_refused() -> None:
     """Without its zygote a worker does not start; it never decodes by itself."""
     with pytest.raises(SandboxUnavailable):
         await Zygote.start(LIMITS, program="tests.images_corpus")
+
+
+async def test_what_a_stopped_child_has_written_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was half made when its job was stopped is not given back to the kernel as it is."""
+    made: list[int] = []
+    create = os.memfd_create
+
+    def seen(name: str, flags: int) -> int:
+        descriptor = create(name, flags)
+        made.append(os.dup(descriptor))
+        return descriptor
+
+    side_px = 3000
+    rows_fd = create("rows")
+    os.write(rows_fd, os.urandom(side_px * side_px * 3))
+    zygote = await Zygote.start(ImageLimits(), children=1)
+    monkeypatch.setattr("os.memfd_create", seen)
+    pixels = Pixels(fd=rows_fd, width=side_px, height=side_px, channels=3)
+    encoding = asyncio.create_task(zygote.encode(pixels, kind=ImageKind.PNG))
+    async with asyncio.timeout(10):
+        while not made or not _has_content(made[0]):  # noqa: ASYNC110 - another process writes
+            await asyncio.sleep(0.01)
+
+    encoding.cancel()
+    await asyncio.wait({encoding})
+
+    assert encoding.cancelled()
+    assert os.lseek(made[0], 0, os.SEEK_DATA) == 0
+    assert not _has_content(made[0])
+    await zygote.aclose()
+    for descriptor in (rows_fd, *made):
+        os.close(descriptor)
+
+
+def _has_content(descriptor: int) -> bool:
+    size_bytes = os.fstat(descriptor).st_size
+    return size_bytes > 0 and any(os.pread(descriptor, size_bytes, 0).lstrip(b"\0"))

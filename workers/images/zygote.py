@@ -7,6 +7,7 @@ restart carries nothing over either.
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Generator
 from typing import Final, Self
@@ -21,6 +22,7 @@ from workers.images.orders import DecodeOrder, EncodeOrder, ImageLimits, Order, 
 
 _SPARE_BYTES: Final = 1 << 20
 _RGBA: Final = 4
+_ZEROS: Final = bytes(1 << 18)
 _GRACE_S: Final = 5.0  # beyond an order's own timeout, which the zygote keeps
 
 
@@ -122,13 +124,34 @@ class Zygote:
 
 @contextlib.contextmanager
 def _memory(name: str, size_bytes: int) -> Generator[int]:
-    """Make shared memory of a fixed size; it takes room only where it is written, and is let go of on any error."""
+    """Make shared memory of a fixed size; it takes room only where it is written, and is wiped on any error."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size_bytes)
         yield fd
     except BaseException:
-        os.close(fd)
+        try:
+            _overwrite(fd)
+        finally:
+            os.close(fd)
+        raise
+
+
+def _overwrite(fd: int) -> None:
+    """Overwrite what a child has written, and nothing else: the rest takes no room."""
+    at = 0
+    while (start := _next_written(fd, at)) is not None:
+        at, end = start, os.lseek(fd, start, os.SEEK_HOLE)
+        while at < end:
+            at += os.pwrite(fd, _ZEROS[: end - at], at)
+
+
+def _next_written(fd: int, at: int) -> int | None:
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            return None
         raise
 
 
