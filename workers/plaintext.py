@@ -37,12 +37,17 @@ class Plaintext:
         if descriptor not in self._descriptors:
             return
         self._descriptors.remove(descriptor)
-        try:
-            with mapped(descriptor, writable=True) as view:
-                wipe(view)
-            os.ftruncate(descriptor, 0)
-        finally:
-            os.close(descriptor)
+        overwrite(descriptor)
+
+
+def overwrite(descriptor: int) -> None:
+    """Overwrite shared memory, give it back, and close its descriptor."""
+    try:
+        with mapped(descriptor, writable=True) as view:
+            wipe(view)
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from providers.base import FailureKind, Pixels, ProviderFailure
+from workers.plaintext import overwrite
 
 Frame = NDArray[np.uint8]
 """Rows × columns × channels."""
@@ -33,6 +34,4 @@ def blank(width: int, height: int, channels: int) -> Pixels:
 
 def destroy(pixels: Pixels) -> None:
     """Overwrite a picture and give its memory back."""
-    frame(pixels, writable=True).fill(0)
-    os.ftruncate(pixels.fd, 0)
-    os.close(pixels.fd)
+    overwrite(pixels.fd)
