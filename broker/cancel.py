@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import structlog
 
-from broker.changes import Changes
+from broker.changes import Changes, heard
 from broker.errors import IllegalTransition, JobNotFound, StillHeld, Unavailable
 from broker.jobs import Job, JobState, Outcome
 from broker.lease import Lease
@@ -76,7 +76,7 @@ class Cancellation:
             async with asyncio.timeout(WAIT_S):
                 with self._changes.watch(job.id) as changed:
                     while not (job := await self._reread(job)).is_final:
-                        await _heard(changed)
+                        await heard(changed, within_s=LOOK_AGAIN_S)
         except TimeoutError:
             pass
         return job
@@ -86,12 +86,3 @@ class Cancellation:
         if found is None:
             raise JobNotFound
         return found
-
-
-async def _heard(changed: asyncio.Event) -> None:
-    try:
-        async with asyncio.timeout(LOOK_AGAIN_S):
-            await changed.wait()
-    except TimeoutError:
-        pass
-    changed.clear()

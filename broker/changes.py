@@ -96,3 +96,14 @@ class Changes:
             event.set()
         for listener in self._listeners:
             listener(change)
+
+
+async def heard(changed: asyncio.Event, *, within_s: float) -> bool:
+    """Wait for a watched change and clear it; False when there was none in this time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await changed.wait()
+    except TimeoutError:
+        return False
+    changed.clear()
+    return True

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
-from broker.changes import Changes
+from broker.changes import Changes, heard
 from broker.custody import Copy, Domain, Evidence, Held, Holder, What
 from broker.errors import (
     BlobStillHeld,
@@ -162,7 +162,8 @@ class Settler:
                 gone |= {copy_id: Evidence.LEASE_ENDED for copy_id, ref in waiting.items() if ref in ended}
                 still = {copy.id for copy in _ours(await self._custody.copies(job_id))}
                 waiting = {i: ref for i, ref in waiting.items() if i in still and i not in gone}
-                await _pause(changed if waiting else None)
+                if waiting:
+                    await heard(changed, within_s=LOOK_AGAIN_S)
         return gone
 
     async def _finish(self, job: Job, evidence: dict[int, Evidence]) -> Job:
@@ -223,14 +224,3 @@ def _settled_at(copies: Sequence[Copy]) -> datetime:
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     return list(await asyncio.gather(*calls))
-
-
-async def _pause(changed: asyncio.Event | None) -> None:
-    if changed is None:
-        return
-    try:
-        async with asyncio.timeout(LOOK_AGAIN_S):
-            await changed.wait()
-    except TimeoutError:
-        pass
-    changed.clear()

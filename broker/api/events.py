@@ -13,6 +13,7 @@ from broker.api.deps import Closing, HttpRequest, Known, Wired
 from broker.api.jobs import Seen, find_job
 from broker.api.views import JobView, Pace, show_job
 from broker.api.waiting import reread
+from broker.changes import heard
 from broker.errors import BrokerError
 from broker.jobs import Job
 from broker.services import Services
@@ -44,7 +45,6 @@ async def _changes(
     try:
         with services.changes.watch(job.id) as changed:
             while not closing.is_set():
-                changed.clear()
                 job = await reread(services, job)
                 if job.version != seen:
                     seen = job.version
@@ -52,19 +52,10 @@ async def _changes(
                 if job.is_final:
                     yield b"event: end\ndata: {}\n\n"
                     return
-                if not await _heard(changed):
+                if not await heard(changed, within_s=HEARTBEAT_S):
                     yield b": hb\n\n"
     except BrokerError:
         return  # a store is away, or the unfinished upload is no more: the client comes back and is told
-
-
-async def _heard(changed: asyncio.Event) -> bool:
-    try:
-        async with asyncio.timeout(HEARTBEAT_S):
-            await changed.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _event(view: JobView) -> bytes:
