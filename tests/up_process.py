@@ -77,13 +77,13 @@ def wait_until_gone(pids: set[int], *, within_s: float) -> set[int]:
 class UpProcess:
     """One `lethe up` with a terminal."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, **settings: str) -> None:
         self.directory = directory
         self.output = ""
         self._terminal, inner = pty.openpty()
         self.running = subprocess.Popen(
             lethe("up", "--directory", str(directory), *options),
-            env=plain_environment(),
+            env=plain_environment(**settings),
             stdin=inner,
             stdout=inner,
             stderr=inner,
@@ -135,9 +135,9 @@ class UpProcess:
 
 
 @contextmanager
-def lethe_up(directory: Path, *options: str) -> Generator[UpProcess]:
+def lethe_up(directory: Path, *options: str, **settings: str) -> Generator[UpProcess]:
     """Inside the block it takes jobs."""
-    process = UpProcess(directory, *options)
+    process = UpProcess(directory, *options, **settings)
     try:
         process.read_until(UP)
         yield process
