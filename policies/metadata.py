@@ -23,7 +23,6 @@ class Metadata(NoObjection, frozen=True, kw_only=True):
     strip: Strip = Strip.EVERYTHING
     jpeg_quality: Quality = 92
     webp_quality: Quality = 90
-    png_level: Annotated[int, msgspec.Meta(ge=0, le=9)] = 4
 
     def disclose(self, facts: Facts, terms: ProviderTerms) -> Refuse | None:
         """Refuse to let a file out of our hands before it was rebuilt from pixels."""

@@ -180,9 +180,7 @@ class JobRun:
 
     def _quality(self, kind: ImageKind) -> int:
         metadata = self._services.policies.profile.metadata
-        return {ImageKind.WEBP: metadata.webp_quality, ImageKind.PNG: metadata.png_level}.get(
-            kind, metadata.jpeg_quality
-        )
+        return metadata.webp_quality if kind is ImageKind.WEBP else metadata.jpeg_quality  # PNG loses nothing
 
     async def _decide(self, job: Job, ending: Ending) -> Job:
         while True:

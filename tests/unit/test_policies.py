@@ -175,8 +175,8 @@ def test_an_unknown_profile_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("was", "now", "line", "reason"),
     [
-        ("jobs_at_once = 8", "jobs_at_once = 0", 29, "limits.jobs_at_once: Expected `int` >= 1"),
-        ("jobs_at_once = 8", "jobs_at_ones = 8", 29, "unknown field `jobs_at_ones`"),
+        ("jobs_at_once = 8", "jobs_at_once = 0", 28, "limits.jobs_at_once: Expected `int` >= 1"),
+        ("jobs_at_once = 8", "jobs_at_ones = 8", 28, "unknown field `jobs_at_ones`"),
         ("start_within_s = 300", 'start_within_s = "soon"', 6, "deadlines.start_within_s: Expected `int`, got `str`"),
         ("start_within_s = 300", "start_within_s = 601", 6, "is longer than finish_within_s"),
         ("outputs_for_s = 3_600 ", "outputs_for_s = 90_000 ", 11, "retention.outputs_for_s: Expected `int` <= 86400"),

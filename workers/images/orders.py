@@ -30,7 +30,7 @@ class EncodeOrder(msgspec.Struct, frozen=True, kw_only=True, tag="encode"):
     height: int
     channels: int
     kind: ImageKind
-    quality: int
+    quality: int  # of JPEG and WebP; PNG loses nothing
     capacity_bytes: int
     limits: ImageLimits
 
