@@ -33,8 +33,8 @@ from broker.secret_memory import SecretPages, harden, heap_is_perturbed, wipe
 
 DEFAULT_MAX_TTL_S: Final = 7 * 24 * 3600
 DEFAULT_CAPACITY: Final = 65_536  # two MiB of keys, a quarter of what an ordinary user may lock
+TOMBSTONES_PER_KEY: Final = 16
 
-_TOMBSTONES_PER_KEY = 16
 _SWEEP_EVERY_S = 0.5
 _BATCH_BYTES = 128 * FRAME_BYTES
 _SEND_BUFFER_BYTES = 1024 * 1024
@@ -178,7 +178,7 @@ async def serve(
     """Hold keys until `stop` is set or a signal says so, then overwrite them all."""
     stop = stop or _stop_on_signal()
     pages = SecretPages(capacity * KEY_BYTES, kinds=memory)
-    table = KeyTable(pages, max_ttl_s=max_ttl_s, max_tombstones=_TOMBSTONES_PER_KEY * capacity)
+    table = KeyTable(pages, max_ttl_s=max_ttl_s, max_tombstones=TOMBSTONES_PER_KEY * capacity)
     service = KeyService(table, incarnation=os.urandom(INCARNATION_BYTES))
     connections: set[Connection] = set()
     try:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 import pytest
 
 from broker.frames import KEY_BYTES, Answer, Memory
+from broker.keyholder import DEFAULT_CAPACITY, TOMBSTONES_PER_KEY
 from broker.keytable import KeyTable
 from broker.secret_memory import SecretPages
+from broker.settle import TOMBSTONE_S
 
 MAX_TTL_S = 100
 FIRST, SECOND, THIRD = (bytes([number]) * 16 for number in (1, 2, 3))
@@ -155,3 +157,8 @@ def test_many_keys_come_and_go(table: KeyTable, clock: Clock) -> None:
         clock.now_s += 1
     stats = table.stats()
     assert (stats.held, stats.tombstones, stats.capacity) == (0, 0, 2)
+
+
+def test_a_busy_server_has_room_for_its_tombstones() -> None:
+    """Three hundred jobs a second, each with a key for its upload and one for its output, never fill the keyholder."""
+    assert 300 * 2 * TOMBSTONE_S <= TOMBSTONES_PER_KEY * DEFAULT_CAPACITY
