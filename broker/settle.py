@@ -32,8 +32,8 @@ from providers.base import Exposure
 
 log = structlog.get_logger()
 
-# Whoever could still PUT the key is gone once settling is over, and each attempt at it counts anew. Longer only fills the
-# keyholder: when it has no room for tombstones, it takes no keys.
+# Whoever could still PUT the key is gone once settling is over, and each attempt at it counts anew. Longer only fills
+# the keyholder: when it has no room for tombstones, it takes no keys.
 TOMBSTONE_S = 900
 POSTPONE_S = 1.0
 LOOK_AGAIN_S = 0.05
