@@ -1,10 +1,13 @@
 """Everything on one machine: servers, keyholder, broker and gpu worker as children, and gone when we are gone."""
 
 import asyncio
+import queue
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -30,6 +33,8 @@ _KEYHOLDER_NEEDS: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "HOME")
 
 T = TypeVar("T")
 Report = Callable[[str], None]
+
+_SAY_WITHIN_S: Final = 1.0
 
 
 class PortTaken(StackError):
@@ -181,19 +186,46 @@ async def unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.E
         waiter.cancel()
 
 
+class Aside:
+    """Calls in order, in a thread: a terminal that takes nothing (Ctrl-S) must not stop whoever restarts the dead."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[[T], None], argument: T) -> None:
+        """Have it called soon."""
+        self._calls.put(lambda: function(argument))
+
+    def finish(self, *, within_s: float = _SAY_WITHIN_S) -> bool:
+        """Wait a while until all has been called; False when something still hangs."""
+        self._calls.put(None)
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            with suppress(OSError):  # nobody reads any more
+                call()
+
+
 async def up(directory: Path, *, port: int, report: Report, ready: Callable[[Stack], None]) -> None:
     """Run the stack until a signal comes; `ready` is called once, when it takes jobs."""
     stopping = stop_on_signals(asyncio.get_running_loop())
+    aside = Aside()
 
     async def run() -> None:
-        async with Stack(directory, report=report, port=port) as stack:
-            ready(stack)
+        async with Stack(directory, report=partial(aside.call, report), port=port) as stack:
+            aside.call(ready, stack)
             await stack.watch(stopping)
 
     try:
         await unless_stopped(run(), stopping)
     except Stopped:
-        report("stopped before everything was up")
+        aside.call(report, "stopped before everything was up")
+    finally:
+        aside.finish()
 
 
 def data_directory(environment: dict[str, str]) -> Path:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -103,6 +104,15 @@ class UpProcess:
         while self._read(10.0):
             pass
         return self.output
+
+    def keep_reading(self) -> None:
+        """Read in the background for as long as it runs, as a terminal does."""
+
+        def read() -> None:
+            while self.running.poll() is None:
+                self._read(0.2)
+
+        threading.Thread(target=read, daemon=True).start()
 
     def press_ctrl_c(self) -> None:
         os.write(self._terminal, b"\x03")

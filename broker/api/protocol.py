@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from typing import cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -100,7 +101,7 @@ class ProblemProtocol(HttpToolsProtocol):
 
     @property
     def _served(self) -> RequestResponseCycle | None:
-        cycle: RequestResponseCycle | None = self.cycle  # none before the first request, whatever its type says
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # its type knows no time before the first request
         return None if cycle is None or cycle.response_complete else cycle
 
     def _await_head(self) -> None:

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from broker.demo.story import PHOTO
+from broker.up import Aside
 from tests.up_process import (
     UpProcess,
     descendants,
@@ -142,3 +144,21 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     assert said.returncode == 1
     assert f"port {port} is taken" in said.stderr
     assert not (tmp_path / "stack").exists()
+
+
+def test_a_terminal_that_takes_nothing_stops_nobody() -> None:
+    """Who restarts the dead goes on while its words wait, and they come out whole and in order afterwards."""
+    gate, said = threading.Event(), list[str]()
+
+    def say(words: str) -> None:
+        assert gate.wait(10)
+        said.append(words)
+
+    aside = Aside()
+    for words in ("one", "two"):
+        aside.call(say, words)
+    assert not aside.finish(within_s=0.05)
+    assert said == []
+    gate.set()
+    assert aside.finish(within_s=10)
+    assert said == ["one", "two"]
