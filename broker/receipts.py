@@ -13,7 +13,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from broker.custody import Copy
+from broker.custody import Copy, What
 from broker.jobs import Job
 
 ED25519 = b"\x01"
@@ -70,7 +70,7 @@ def statement(job: Job, copies: list[Copy], *, exposure: str, settled_at: dateti
         decided_at=whole_seconds(job.decided_at),
         settled_at=whole_seconds(settled_at),
         provider_copies="none",
-        copies=tuple(_line(copy) for copy in copies if copy.what != "output"),
+        copies=tuple(_line(copy) for copy in copies if copy.what is not What.OUTPUT),
     )
 
 
@@ -142,6 +142,8 @@ def _signed_by(text: str, line: str, vkey: str) -> bool:
         signature = base64.b64decode(signature_text, validate=True)
     except ValueError:
         return False
+    if base64.b64encode(signature).decode() != signature_text:
+        return False  # the same bytes, written in a second way
     expected = key_id(name, key[1:])
     if (dash, signer, key[:1], key_hex, signature[:4]) != ("—", name, ED25519, expected.hex(), expected):
         return False

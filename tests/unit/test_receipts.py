@@ -2,6 +2,7 @@
 
 import base64
 import json
+import string
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -107,6 +108,16 @@ def test_a_signed_receipt_verifies(signer: Signer, receipt: Receipt) -> None:
 
     assert verify(signer.sign(receipt), [signer.vkey]) == receipt
     assert verify(signer.sign(receipt), ["nonsense", other.vkey, signer.vkey]) == receipt
+
+
+def test_a_signature_is_written_in_one_way(signer: Signer, receipt: Receipt) -> None:
+    """Base64 leaves two spare bits at the end of a signature: they are zero, or the receipt is not valid."""
+    note = signer.sign(receipt)
+    digits = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    last = note[-3]
+    assert note.endswith(f"{last}=\n")
+    with pytest.raises(ReceiptInvalid):
+        verify(f"{note[:-3]}{digits[digits.index(last) + 1]}=\n", [signer.vkey])
 
 
 def test_no_byte_of_a_receipt_can_be_changed(signer: Signer, receipt: Receipt) -> None:
