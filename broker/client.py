@@ -14,7 +14,7 @@ import msgspec
 WAIT_S: Final = 25
 _CHUNK_BYTES: Final = 64 * 1024
 _TIMEOUT: Final = httpx.Timeout(10.0, read=WAIT_S + 15.0, write=60.0)
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _TRIES: Final = 5
 _NOT_MODIFIED: Final = 304
 
@@ -86,7 +86,7 @@ class Client:
 
     def __init__(self, url: str, *, token: str = "") -> None:
         # A proxy of the environment is for the world outside, never for this machine.
-        is_local = urlsplit(url).hostname in _LOOPBACK
+        is_local = urlsplit(url).hostname in LOOPBACK
         self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=not is_local)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 

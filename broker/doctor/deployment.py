@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from broker.children import until
-from broker.client import Client, ClientError, ServerRefused
+from broker.client import LOOPBACK, Client, ClientError, ServerRefused
 from broker.doctor.findings import Finding, note, ok, problem, warning
 from broker.doctor.stores import skew
 
 _HALF: Final = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00" + bytes(100_000)
 _NO_PICTURE: Final = b"This is not a picture. " * 4_000
 SEEN_WITHIN_S: Final = 5.0
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _UNBUFFERED: Final = "switch request buffering off in the proxy (deploy/ has configurations for several)"
 
 
@@ -35,7 +34,7 @@ def _transport(url: str) -> Finding:
     parts = urlsplit(url)
     if parts.scheme == "https":
         return ok("https")
-    if parts.hostname in _LOOPBACK:
+    if parts.hostname in LOOPBACK:
         return note("plain http, which is right on one machine alone")
     return problem("plain http: photos and tokens travel in the open", "put TLS in front (deploy/ has configurations)")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.doctor.findings import Finding, note, ok, problem, warning
+from broker.frames import KEY_BYTES
 from broker.guard import hardened
 from broker.keyholder import DEFAULT_CAPACITY
 from broker.settings import inherited_environment
@@ -21,7 +22,6 @@ _OLDEST_GLIBC: Final = (2, 28)
 _SYS_MEMFD_SECRET: Final = 447
 _SYS_LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_VERSION: Final = 1
-_KEY_BYTES: Final = 32
 _BUILT_IN: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -93,7 +93,7 @@ def landlock() -> Finding:
 
 def lockable_memory(limit_bytes: int) -> Finding:
     """Keys must not be swapped out, so their pages are locked."""
-    needed_bytes = 2 * DEFAULT_CAPACITY * _KEY_BYTES
+    needed_bytes = 2 * DEFAULT_CAPACITY * KEY_BYTES
     if limit_bytes in (resource.RLIM_INFINITY, -1) or limit_bytes >= needed_bytes:
         return ok("enough memory may be locked for keys")
     return warning(
