@@ -32,7 +32,7 @@ from broker.log import configure_log, report_crashes
 from broker.secret_memory import SecretPages, harden, heap_is_perturbed, wipe
 
 DEFAULT_MAX_TTL_S: Final = 7 * 24 * 3600
-DEFAULT_CAPACITY: Final = 65_536  # two MiB of keys, a quarter of what an ordinary user may lock
+DEFAULT_CAPACITY: Final = 131_072  # four MiB of keys, half of what an ordinary user may lock
 TOMBSTONES_PER_KEY: Final = 16
 
 _SWEEP_EVERY_S = 0.5

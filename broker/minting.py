@@ -1,4 +1,4 @@
-"""How many users one network may make: counted in Redis alone, under a salted hash, and gone within the hour."""
+"""How many users one network may make: counted in Redis alone, under a salted hash, and gone in minutes."""
 
 import hmac
 import secrets
@@ -14,7 +14,7 @@ from broker.settings import SettingsInvalid
 from policies.base import Refuse
 from policies.registry import Policies
 
-WINDOW_S = 3600
+WINDOW_S = 600
 SALT = "lethe:mint:salt"
 PREFIX_BITS = {4: 24, 6: 56}
 

@@ -21,19 +21,19 @@ class Limits(NoObjection, frozen=True, kw_only=True):
     max_output_pixels: Positive = 64_000_000
     jobs_at_once: Positive = 8
     jobs_per_minute: Positive = 60
-    users_per_prefix_per_hour: Positive = 30
+    users_per_prefix_per_10_min: Positive = 30
 
     def admit(self, facts: Facts) -> Refuse | None:
         """Refuse what is over a limit: first who sends too much, then what is too big."""
         return self._too_many(facts) or self._too_big(facts)
 
-    def admit_user(self, minted_last_hour: int) -> Refuse | None:
-        """Refuse another anonymous user from an address prefix that made enough of them within the hour."""
-        if minted_last_hour < self.users_per_prefix_per_hour:
+    def admit_user(self, minted_lately: int) -> Refuse | None:
+        """Refuse another anonymous user from an address prefix that made enough of them within ten minutes."""
+        if minted_lately < self.users_per_prefix_per_10_min:
             return None
         return Refuse(
             code=RefusalCode.TOO_MANY_REQUESTS,
-            reason=f"at most {self.users_per_prefix_per_hour} users an hour from one network",
+            reason=f"at most {self.users_per_prefix_per_10_min} users in ten minutes from one network",
             retry_after_s=RETRY_MINT_S,
         )
 

@@ -71,9 +71,9 @@ class Policies:
         refusals = (policy.admit(facts) for policy in self._policies)
         return next((refusal for refusal in refusals if refusal), self.profile.deadlines.within(facts))
 
-    def admit_user(self, minted_last_hour: int) -> Refuse | None:
+    def admit_user(self, minted_lately: int) -> Refuse | None:
         """Ask whether one more anonymous user may be made from an address prefix."""
-        return self.profile.limits.admit_user(minted_last_hour)
+        return self.profile.limits.admit_user(minted_lately)
 
     def disclose(self, facts: Facts, terms: ProviderTerms) -> Refuse | None:
         """Ask whether the picture may go to a provider under these terms."""
