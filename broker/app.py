@@ -25,7 +25,7 @@ from broker.api.operator import get_metrics, get_operator_health
 from broker.api.outputs import Disclosures, get_output
 from broker.api.privacy import list_receipt_keys
 from broker.api.problems import answer_exception
-from broker.api.protocol import ProblemProtocol
+from broker.api.protocol import ProblemProtocol, widen_descriptors
 from broker.api.users import create_user
 from broker.api.views import Pace
 from broker.guard import Guard
@@ -74,6 +74,7 @@ def create_operator_app(services: Services) -> ASGIApp:
 async def serve(settings: Settings, *, guard: Guard) -> None:
     """Run a broker until SIGTERM or SIGINT."""
     closing = asyncio.Event()
+    widen_descriptors()
     with bound(settings.listen) as client_socket, bound(settings.operator_listen) as operator_socket:
         facts = Facts(address=url_of(client_socket), operator_address=url_of(operator_socket))
         async with open_services(settings, role="broker", facts=facts, guard=guard) as services:

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with bounds on what is no body, and our words for requests that are no HTTP."""
 
 import asyncio
+import resource
 import secrets
 from typing import cast
 
@@ -11,6 +12,20 @@ from broker.api.problems import FRAMEWORK_CODES, MEDIA_TYPE, Problem, type_of
 
 MAX_HEAD_BYTES = 65_536
 HEAD_WITHIN_S = 20.0
+_MOST_DESCRIPTORS = 65_536
+_RESERVED_DESCRIPTORS = 256
+
+
+def widen_descriptors() -> None:
+    """Let this process open as many descriptors as it is allowed to: a shell's usual 1024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_DESCRIPTORS)), hard))
+
+
+def most_connections() -> int:
+    """Say how many connections a listener may have, so that stores and blobs never lack a descriptor."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(soft - _RESERVED_DESCRIPTORS, soft // 2)
 
 
 class HeadTooLarge(Exception):
@@ -31,9 +46,13 @@ class ProblemProtocol(HttpToolsProtocol):
     _head_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for a first request, not for ever."""
+        """Wait for a first request, not for ever; one connection too many is closed again at once."""
         super().connection_made(transport)
-        self._await_head()
+        if len(self.connections) > most_connections():
+            # Without a descriptor left nothing can be accepted, and asyncio says so two thousand times a second.
+            transport.abort()
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""

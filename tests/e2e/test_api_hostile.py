@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
+import resource
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import product
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,11 +121,12 @@ async def status_of(api: Api, text: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-async def still_serves(api: Api) -> AsyncIterator[None]:
+async def still_serves(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Whatever was done: another client is served, and no request ended in a bug of ours."""
     configure_log(is_console=False)
     with capture_log() as lines:
         yield
+    monkeypatch.undo()
     assert (await api.get("/v1/jobs")).status_code == 200
     assert not [line for line in lines if "request_failed" in line or "Traceback" in line]
 
@@ -240,6 +242,34 @@ async def test_many_slow_clients_leave_room_for_another(api: Api) -> None:
                 assert (await api.http.get("/health/ready")).status_code in {200, 503}
         for context in slow:
             await context.__aexit__(None, None, None)
+
+
+async def test_one_connection_too_many_is_closed_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those within the bound go on; when they leave there is room again."""
+    monkeypatch.setattr(protocol, "most_connections", lambda: 5)
+    async with AsyncExitStack() as opened:
+        most = [await opened.enter_async_context(phone(api)) for _ in range(12)]
+        async with asyncio.timeout(5):
+            await most[-1].reader.read()
+            for client in most:
+                with suppress(OSError):
+                    await client.send(request(api, "GET", "/health/live") + "\r\n")
+            served = [await client.status() for client in most]
+        assert 0 < served.count(200) <= 5
+        assert served[-1] == 0
+
+
+def test_the_shells_limit_is_not_the_brokers() -> None:
+    """The broker takes what it may have, and keeps some descriptors from clients."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] // 2, before[1]))
+        protocol.widen_descriptors()
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert soft == max(before[1] // 2, min(before[1], 65_536))
+        assert 0 < protocol.most_connections() < soft
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_nothing_of_a_hostile_request_is_logged(api: Api) -> None:
