@@ -13,10 +13,19 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from broker.custody import Copy, What
+from broker.custody import Copy, Domain, Evidence, What
 from broker.jobs import Job
 
 ED25519 = b"\x01"
+PROVIDER_WORDS: dict[Evidence | None, str] = {
+    Evidence.DELETED_BY_API: "deleted",
+    Evidence.EXPIRES_BY: "expires",
+    Evidence.PURGE_PENDING: "pending",
+    Evidence.KEPT_BY_TERMS: "kept",
+    Evidence.UNKNOWN: "unknown",
+    None: "unknown",
+}
+LEAST_CERTAIN_LAST = ("none", "deleted", "expires", "pending", "kept", "unknown")
 TYPE = "lethe/receipt/v1"
 
 
@@ -69,9 +78,15 @@ def statement(job: Job, copies: list[Copy], *, exposure: str, settled_at: dateti
         received_at=whole_seconds(job.created_at),
         decided_at=whole_seconds(job.decided_at),
         settled_at=whole_seconds(settled_at),
-        provider_copies="none",
+        provider_copies=provider_copies(copies),
         copies=tuple(_line(copy) for copy in copies if copy.what is not What.OUTPUT),
     )
+
+
+def provider_copies(copies: list[Copy]) -> str:
+    """Say in one word what is known of the copies that providers had: the least certain of all."""
+    words = {PROVIDER_WORDS[copy.evidence] for copy in copies if copy.domain is Domain.PROVIDER}
+    return max(words, key=LEAST_CERTAIN_LAST.index, default="none")
 
 
 def whole_seconds(at: datetime) -> str:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from broker.changes import Changes, heard
@@ -176,12 +175,7 @@ class Settler:
         if _uploads(copies):
             raise HolderStillAlive(f"job {job.id}")
         receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
-        try:
-            final = await self._jobs.finish(
-                job, note=self._signer.sign(receipt), outputs_for_s=self._outputs_for_s(job)
-            )
-        except asyncpg.CheckViolationError as exc:
-            raise HolderStillAlive(f"job {job.id}") from exc
+        final = await self._jobs.finish(job, note=self._signer.sign(receipt), outputs_for_s=self._outputs_for_s(job))
         if final.decided_at is not None and final.finalized_at is not None:
             took_s = (final.finalized_at - final.decided_at).total_seconds()
             self._metrics.destroyed_seconds.labels(outcome=final.state).observe(took_s)

@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from broker.custody import NewCopy
-from broker.errors import IllegalTransition, Unauthenticated
+from broker.errors import HolderStillAlive, IllegalTransition, Unauthenticated
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
 from broker.store.database import Database
 from broker.store.files import statements
@@ -174,8 +174,11 @@ class JobStore:
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
     async def finish(self, job: Job, *, note: str, outputs_for_s: float) -> Job:
-        """Write the final state and its first receipt, in one statement."""
-        return await self._guarded("finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note)
+        """Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open."""
+        try:
+            return await self._guarded("finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note)
+        except asyncpg.CheckViolationError as exc:
+            raise HolderStillAlive(f"job {job.id}") from exc
 
     async def abandoned(self, owner: UUID) -> list[Job]:
         """Take over unfinished uploads whose broker died or whose time is up."""

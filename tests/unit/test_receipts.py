@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.custody import Copy, Domain, Evidence, Holder, What
 from broker.jobs import Job, JobState, Outcome
-from broker.receipts import Receipt, ReceiptInvalid, Signer, canonical, statement, verify
+from broker.receipts import Receipt, ReceiptInvalid, Signer, canonical, provider_copies, statement, verify
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
 JOB = Job(
@@ -170,3 +170,25 @@ def test_the_key_line_is_a_signed_note_verifier_key(signer: Signer) -> None:
     name, key_hash, encoded = signer.vkey.split("+", 2)
     assert (name, len(key_hash)) == ("lethe.test/receipts", 8)
     assert len(base64.b64decode(encoded)) == 33
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word"),
+    [
+        ([], "none"),
+        ([Evidence.DELETED_BY_API], "deleted"),
+        ([Evidence.DELETED_BY_API, Evidence.EXPIRES_BY], "expires"),
+        ([Evidence.PURGE_PENDING, Evidence.EXPIRES_BY], "pending"),
+        ([Evidence.PURGE_PENDING, Evidence.KEPT_BY_TERMS], "kept"),
+        ([Evidence.KEPT_BY_TERMS, Evidence.UNKNOWN], "unknown"),
+        ([Evidence.DELETED_BY_API, None], "unknown"),
+    ],
+)
+def test_the_least_certain_copy_at_a_provider_counts(evidence: list[Evidence | None], word: str) -> None:
+    """One word for all of them is never more than what is known of the worst."""
+    ours = copy(1, Holder.BLOB, What.UPLOAD, Evidence.ABSENT)
+    theirs = [
+        msgspec.structs.replace(copy(2 + n, Holder.PROVIDER, What.UPLOAD, known), domain=Domain.PROVIDER)
+        for n, known in enumerate(evidence)
+    ]
+    assert provider_copies([ours, *theirs]) == word
