@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from broker.custody import Evidence, Held, Holder, NewCopy, What
-from broker.errors import IllegalTransition
+from broker.errors import HolderStillAlive, IllegalTransition
 from broker.jobs import FINAL_STATES, TRANSITIONS, Job, JobState, Outcome
 from broker.settings import Settings
 from tests.rows import ADMISSION, Rows, open_rows, place
@@ -159,7 +159,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(job=snapshots)
     def finish(self, job: Job) -> None:
-        with suppress(asyncpg.CheckViolationError):
+        with suppress(HolderStillAlive):
             self.do(self.rows.jobs.finish(job, note="note", outputs_for_s=60))
 
     @rule(job=snapshots)
