@@ -78,7 +78,7 @@ async def test_migrate_says_what_it_did(servers: Servers) -> None:
         for expected in ("applied migration 0001", "Nothing to do"):
             assert expected in await asyncio.to_thread(output_of, "migrate", env=env)
     finally:
-        await servers.run_sql("DROP DATABASE t_migrate WITH (FORCE)")
+        await servers.drop("t_migrate")
 
 
 @pytest.mark.parametrize("dsn", ["nonsense", "postgresql://lethe@/lethe?host=/nowhere"])

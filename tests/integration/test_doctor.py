@@ -70,7 +70,7 @@ async def test_a_database_without_tables_is_to_be_migrated(servers: Servers, set
     try:
         findings = await examine_stores(msgspec.structs.replace(settings, postgres_dsn=servers.dsn("t_empty")))
     finally:
-        await servers.run_sql("DROP DATABASE t_empty WITH (FORCE)")
+        await servers.drop("t_empty")
     assert [finding.mend for finding in findings if finding.level is Level.PROBLEM] == ["run `lethe migrate`"]
 
 
