@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.machine import peak_rss_bytes
-from providers.base import Pixels, Task
+from providers.base import Handle, Pixels, Task
 from workers.models.frames import blank, destroy, frame
 from workers.models.network import has_gpu, ncnn
 from workers.models.upscale import Upscale
@@ -86,17 +86,21 @@ async def time_provider(options: argparse.Namespace, given: NDArray[np.uint8]) -
 
 async def _once(provider: Upscale, options: argparse.Namespace, pixels: Pixels) -> float:
     parameters = {"scale": options.scale, "quality": options.quality}
-    task = Task(attempt="bench", operation="upscale", parameters=parameters, picture=pixels, deadline_s=86_400)
+    task = Task(attempt="bench", operation="upscale", parameters=parameters, pictures=(pixels,), deadline_s=86_400)
     began = perf_counter()
-    result = await provider.run(task, _unheard)
-    assert result.pixels is not None
+    result = (await provider.submit(task, _Unheard())).outputs[0].pixels
+    assert result is not None
     took_s = perf_counter() - began
-    destroy(result.pixels)
+    destroy(result)
     return took_s
 
 
-async def _unheard(_share: float) -> None:
-    pass
+class _Unheard:
+    async def accepted(self, handle: Handle) -> None:
+        pass
+
+    async def progressed(self, share: float) -> None:
+        pass
 
 
 def _options() -> argparse.Namespace:

@@ -1,17 +1,19 @@
 """
-What an adapter is: the Provider protocol, its structs, and the one exception it may raise.
+What a provider is: the Provider protocol, its structs, and the one exception that it may raise.
 
 * ProviderError
   x ProviderFailure (kind: FailureKind)
 
-An adapter knows nothing of jobs, users, keys or stores.
+A provider knows nothing of jobs, users, keys or stores.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
+
+Value = str | int
 
 
 class Exposure(StrEnum):
@@ -28,36 +30,76 @@ class Exposure(StrEnum):
         return list(Exposure).index(self)
 
 
+class Deletes(StrEnum):
+    """How what a provider has of an attempt goes away."""
+
+    NONE = "none"  # kept as long as its terms say, whatever is called
+    TTL = "ttl"  # by itself, `retention_s` after the attempt
+    API = "api"  # when it is told to
+
+
+class Part(StrEnum):
+    """What a provider may have of an attempt; the words are those of custody."""
+
+    UPLOAD = "upload"  # the pictures that it was given
+    OUTPUT = "output"  # what it made
+    RECORD = "record"  # what it wrote down: parameters, texts, logs, ids
+
+
 class Takes(StrEnum):
-    """The form in which a provider wants the picture."""
+    """The form in which a provider wants pictures."""
 
     PIXELS = "pixels"  # decoded sRGB rows in shared memory; in-house models
     UPLOAD = "upload"  # the decrypted file itself, never decoded; in-house only
+    FILE = "file"  # a clean file, rebuilt from pixels: the only form that leaves our processes
 
 
 class FailureKind(StrEnum):
     """Why a provider did not deliver; the retry loop decides on this alone."""
 
-    INVALID_INPUT = "invalid_input"
-    UNSUPPORTED = "unsupported"
-    BAD_OUTPUT = "bad_output"
+    INVALID_INPUT = "invalid_input"  # this picture or parameter is refused, everywhere
+    CONTENT_REJECTED = "content_rejected"  # moderation refused the picture, the words or the output
+    UNSUPPORTED = "unsupported"  # this provider cannot do it, another may
+    AUTH = "auth"  # our credentials are refused
+    PAYMENT = "payment"  # our account there is empty
+    RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
-    TIMEOUT = "timeout"
-    CANCELED = "canceled"
+    NETWORK = "network"  # the provider was not reached, or its answer to a question was lost
     PROVIDER_ERROR = "provider_error"
+    TIMEOUT = "timeout"  # the provider gave up waiting, or we did
+    BAD_OUTPUT = "bad_output"  # it says that it succeeded, and there is no clean output
+    LOST = "lost"  # it no longer knows the attempt
+    CANCELED = "canceled"  # somebody stopped the attempt over there
+    UNCERTAIN = "uncertain"  # the order was sent and not answered: it may be done, and paid for
 
 
 class ProviderError(Exception):
-    """Root of what adapters raise."""
+    """Root of what providers raise."""
 
 
 class ProviderFailure(ProviderError):
-    """A provider could not do the task; `detail` holds ids and codes, never content."""
+    """
+    A provider could not do the task; `detail` and `code` hold ids and codes, never content or URLs.
 
-    def __init__(self, kind: FailureKind, detail: str = "") -> None:
+    `after_s` is when the provider wants to be asked again. `is_unsent` says that nothing of the task has left us, so
+    that no copy can be there. `cost_usd` is what the failure costs, where the provider says so.
+    """
+
+    def __init__(
+        self,
+        kind: FailureKind,
+        detail: str = "",
+        *,
+        after_s: float | None = None,
+        is_unsent: bool = False,
+        cost_usd: float | None = None,
+    ) -> None:
         super().__init__(f"{kind}: {detail}" if detail else str(kind))
         self.kind = kind
         self.detail = detail
+        self.after_s = after_s
+        self.is_unsent = is_unsent
+        self.cost_usd = cost_usd
 
 
 class Pixels(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,23 +123,90 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A clean picture file in shared memory: rebuilt from pixels, upright, sRGB, without metadata."""
+
+    fd: int
+    size_bytes: int
+    media_type: str
+    width: int
+    height: int
+
+
+Picture = Pixels | Upload | File
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at one operation; `attempt` is the only id a provider may see."""
+    """
+    One attempt at one operation.
+
+    `attempt` (a UUID, lowercase with hyphens) is the only id that a provider may see. `hook_url`, where there is one,
+    holds nothing but a random token; a provider may call it to say that there is news.
+    """
 
     attempt: str
     operation: str
-    parameters: Mapping[str, str | int]
-    picture: Pixels | Upload
+    parameters: Mapping[str, Value]
+    pictures: tuple[Picture, ...]
     deadline_s: float
+    hook_url: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many outputs are wanted."""
+        count = self.parameters.get("count", 1)
+        return count if isinstance(count, int) else 1
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider made: pixels to be encoded by the worker, or a small finished document."""
+class Handle(msgspec.Struct, frozen=True, kw_only=True):
+    """Enough to poll, cancel and purge an attempt after a crash; stored, so that it holds ids and addresses only."""
+
+    id: str
+    operation: str
+    data: dict[str, str] = {}
+    uploads: tuple[str, ...] = ()
+    """Ids of files that were uploaded before the order, to be deleted."""
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One thing that a provider made, in one of three forms.
+
+    Pixels to be encoded by the worker; the bytes of a file; or the URL of one, which the worker downloads with a bare
+    client. `media_type` is what the provider says, and is not believed.
+    """
 
     pixels: Pixels | None = None
-    document: bytes | None = None
+    data: bytes | None = None
+    url: str = ""
     media_type: str = ""
+
+
+class Progress(StrEnum):
+    """Where an attempt stands that has not failed; a failed one raises ProviderFailure."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an attempt: `share` done from 0 to 1, when to look again, what it cost as far as it is told."""
+
+    progress: Progress
+    outputs: tuple[Output, ...] = ()
+    share: float | None = None
+    poll_after_s: float = 1.0
+    cost_usd: float | None = None
     model_s: float = 0.0
+    """Seconds that the model worked, where it is told."""
+
+
+class Purge(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider says of a deletion: parts that it deleted, and parts that it was found still serving."""
+
+    deleted: frozenset[Part] = frozenset()
+    still_served: frozenset[Part] = frozenset()
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,32 +216,156 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     model_s: float
 
 
-Report = Callable[[float], Awaitable[None]]
-"""Tells the worker how far the task is, 0.0 to 1.0."""
+Share = Callable[[float], Awaitable[None]]
+"""Is told how far a task is, 0.0 to 1.0."""
+
+
+class Reporter(Protocol):
+    """What a provider tells while it works; the worker listens."""
+
+    async def accepted(self, handle: Handle) -> None:
+        """Store what exists at the provider from now on; awaited before anything else is done, and may be repeated."""
+        ...
+
+    async def progressed(self, share: float) -> None:
+        """Hear how far the task is, 0.0 to 1.0."""
+        ...
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What holds for everything that an adapter does, readable without credentials; configuration may only be stricter.
+
+    `exposure` and `retention_s` are the documented floor: who may see or keep what it is given, and for how long.
+    `deletes` is what its API can do about that. `operations` are those that it can be configured for.
+    """
+
+    takes: Takes
+    operations: frozenset[str]
+    exposure: Exposure
+    retention_s: int = 0
+    deletes: Deletes = Deletes.NONE
+    media_types: frozenset[str] = frozenset({"image/jpeg", "image/png"})
+    max_pictures: int = 1
+    max_picture_bytes: int = 20_000_000
+    base_url: str = ""
+    """Where its API answers unless configuration says otherwise; empty where there is no usual place."""
+    needs_secret: bool = False
+    has_client_ids: bool = False
+    """The provider knows the attempt by our id: it can be looked up, and sent again, without being done twice."""
+    takes_hooks: bool = False
+    gives_urls: bool = False
+    """Outputs may come as URLs, so that the hosts they may point to have to be named."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    How one operation maps onto one model: `[provider.NAME.operation.OPERATION]` in lethe.toml.
+
+    In `input`, "$name" stands for a parameter and "$name:default" for one with a default (JSON); "$image" is the first
+    picture, "$images" the list of all, "$attempt" the attempt's id. `output` is the JSON pointer (RFC 6901) to a URL, a
+    data URI, base64, or a list of them. `values` narrows what a parameter may be.
+    """
+
+    model: str = ""
+    input: dict[str, Any] = {}
+    output: str = ""
+    values: dict[str, tuple[Value, ...]] = {}
+    max_pictures: int | None = None
+    max_outputs: int = 1
+    max_pixels: int | None = None
+    media_types: tuple[str, ...] = ()
+    cost_usd: float = 0.0
+    """What one attempt is expected to cost, for the route's price cap and where the provider does not say."""
+    usd_per_s: float | None = None
+    """Price of a second of model time, where the provider tells seconds."""
+    usd_per_million_tokens: float | None = None
+    options: dict[str, Any] = {}
+    """What one adapter alone understands; it decodes and checks them."""
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is made from; the worker has resolved the secret."""
+
+    base_url: str
+    models: Mapping[str, Model]
+    secret: str = ""
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    timeout_s: float = 30.0
+    """How long one request may take that is no synchronous order."""
+
+    def __repr__(self) -> str:
+        """Never show the secret."""
+        return f"Setup({self.base_url})"
 
 
 class Provider(Protocol):
     """
-    Whatever runs an operation.
+    Whatever runs an operation: an in-house model, or an adapter to a third party.
 
-    Terms are class attributes, readable without credentials. `run` raises ProviderFailure only; when the awaiting task
-    is cancelled it stops as soon as it can, and leaves nothing of the picture behind before it re-raises.
+    Every verb raises ProviderFailure only. When the awaiting task is cancelled, a verb stops as soon as it can, and
+    leaves nothing of the picture behind before it re-raises. `cancel` and `purge` are idempotent.
     """
 
-    name: ClassVar[str]
-    exposure: ClassVar[Exposure]
-    retention_s: ClassVar[int]
-    takes: ClassVar[Takes]
-    operations: ClassVar[frozenset[str]]
+    terms: ClassVar[Terms]
 
     async def warm(self) -> None:
-        """Load and try the models once; raise ProviderFailure with a message that says what to mend."""
+        """Get ready: load models, or check what can be checked without a call; raise with what to mend."""
         ...
 
-    async def run(self, task: Task, report: Report) -> Result:
-        """Do the task."""
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
+        """
+        Order the task, once, and return where it stands: done already, or under the handle that was reported.
+
+        `reporter.accepted` is awaited as soon as anything exists at the provider (an uploaded file, an id). Where the
+        order was sent and its answer is lost, UNCERTAIN is raised.
+        """
+        ...
+
+    async def poll(self, handle: Handle) -> Snapshot:
+        """Ask where an attempt stands; raise LOST when the provider does not know it."""
+        ...
+
+    async def cancel(self, handle: Handle) -> bool:
+        """Have an attempt stopped; True when it surely does not go on."""
+        ...
+
+    async def purge(self, handle: Handle) -> Purge:
+        """Delete what can be deleted of an attempt, look whether it is gone where that can be seen, and say so."""
+        ...
+
+    async def healthy(self) -> None:
+        """Return when the provider would take work; raise ProviderFailure when not. Costs nothing."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; may be called twice."""
         ...
+
+
+class Inline:
+    """Base of providers whose submit() always ends with the result: nothing stays behind that could be asked for."""
+
+    async def warm(self) -> None:
+        """Nothing to load."""
+
+    async def poll(self, handle: Handle) -> Snapshot:
+        """There is nothing to ask."""
+        del handle
+        raise ProviderFailure(FailureKind.LOST, "answers at once or never")
+
+    async def cancel(self, handle: Handle) -> bool:
+        """Nothing runs on: its order ended with our connection, or its outcome is not known."""
+        del handle
+        return False
+
+    async def purge(self, handle: Handle) -> Purge:
+        """Nothing can be deleted."""
+        del handle
+        return Purge()
+
+    async def healthy(self) -> None:
+        """Nothing can be asked without an order."""
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""

@@ -13,7 +13,7 @@ from broker.log import configure_log, report_crashes
 from broker.secret_memory import harden
 from broker.settings import load_settings
 from policies.registry import load_profile
-from providers.base import Report, Result, Task
+from providers.base import Reporter, Snapshot, Task
 from workers import main
 from workers.models.noop import Noop
 
@@ -23,11 +23,11 @@ GATE = Path(os.environ["LETHE_TEST_GATE"])
 class SlowNoop(Noop):
     """Says that it has begun, and goes on when the gate is there."""
 
-    async def run(self, task: Task, report: Report) -> Result:
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         GATE.with_name(f"started-{task.attempt}").touch()
         while not GATE.exists():  # noqa: ASYNC110 - another process makes the file
             await asyncio.sleep(0.02)
-        return await super().run(task, report)
+        return await super().submit(task, reporter)
 
 
 if __name__ == "__main__":

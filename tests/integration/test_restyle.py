@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from providers.base import FailureKind, Pixels, ProviderFailure, Task
 from tests.pictures import in_memory, photo
+from tests.reporters import Unheard, pixels_of
 from workers.models import restyle
 from workers.models.frames import destroy, frame
 from workers.models.restyle import Pencil
@@ -26,20 +27,16 @@ async def pencil() -> AsyncIterator[Pencil]:
 
 def task(picture: Pixels, **parameters: str | int) -> Task:
     """Ask for a drawing."""
-    return Task(attempt="a1", operation="restyle", parameters=parameters, picture=picture, deadline_s=30)
-
-
-async def unheard(_share: float) -> None:
-    """Listen to no progress."""
+    return Task(attempt="a1", operation="restyle", parameters=parameters, pictures=(picture,), deadline_s=30)
 
 
 async def draw(provider: Pencil, picture: NDArray[np.uint8], **parameters: str | int) -> NDArray[np.int16]:
     """Draw an array."""
     given = in_memory(picture)
-    result = await provider.run(task(given, filter="pencil", **parameters), unheard)
-    assert result.pixels is not None
-    made = frame(result.pixels).astype(np.int16)
-    destroy(result.pixels)
+    result = await provider.submit(task(given, filter="pencil", **parameters), Unheard())
+    pixels = pixels_of(result)
+    made = frame(pixels).astype(np.int16)
+    destroy(pixels)
     destroy(given)
     return made
 
@@ -88,22 +85,20 @@ async def test_size_is_kept(pencil: Pencil, width: int, height: int) -> None:
 async def test_unknown_filters_and_strengths_are_refused(pencil: Pencil, parameters: dict[str, str | int]) -> None:
     """Only what is documented is drawn."""
     with pytest.raises(ProviderFailure) as caught:
-        await pencil.run(task(in_memory(photo(4, 4)), **parameters), unheard)
+        await pencil.submit(task(in_memory(photo(4, 4)), **parameters), Unheard())
     assert caught.value.kind is FailureKind.INVALID_INPUT
 
 
 async def test_the_loop_goes_on_meanwhile(pencil: Pencil) -> None:
     """No single tile holds the event loop for long, so that leases are renewed in time."""
-    running = asyncio.create_task(pencil.run(task(in_memory(photo(1100, 1100)), filter="pencil"), unheard))
+    running = asyncio.create_task(pencil.submit(task(in_memory(photo(1100, 1100)), filter="pencil"), Unheard()))
     loop = asyncio.get_running_loop()
     gaps_s: list[float] = []
     while not running.done():
         before = loop.time()
         await asyncio.sleep(0.001)
         gaps_s.append(loop.time() - before)
-    result = running.result()
-    assert result.pixels is not None
-    destroy(result.pixels)
+    destroy(pixels_of(running.result()))
     assert max(gaps_s) < 0.25
 
 

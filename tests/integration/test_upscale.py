@@ -18,6 +18,7 @@ from PIL import Image
 from broker.wheels import MODEL_DIGESTS
 from providers.base import FailureKind, Pixels, ProviderFailure, Task
 from tests.pictures import in_memory, photo
+from tests.reporters import Heard, Unheard, pixels_of
 from workers.models.frames import destroy, frame
 from workers.models.network import ncnn
 from workers.models.upscale import Upscale
@@ -41,20 +42,16 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 def task(picture: Pixels, **parameters: str | int) -> Task:
     """Ask for an upscale."""
-    return Task(attempt="a1", operation="upscale", parameters=parameters, picture=picture, deadline_s=120)
-
-
-async def unheard(_share: float) -> None:
-    """Listen to no progress."""
+    return Task(attempt="a1", operation="upscale", parameters=parameters, pictures=(picture,), deadline_s=120)
 
 
 async def run(provider: Upscale, picture: NDArray[np.uint8], **parameters: str | int) -> NDArray[np.uint8]:
     """Upscale an array."""
     given = in_memory(picture)
-    result = await provider.run(task(given, **parameters), unheard)
-    assert result.pixels is not None
-    made = frame(result.pixels).copy()
-    destroy(result.pixels)
+    result = await provider.submit(task(given, **parameters), Unheard())
+    pixels = pixels_of(result)
+    made = frame(pixels).copy()
+    destroy(pixels)
     destroy(given)
     return made
 
@@ -143,29 +140,21 @@ async def test_alpha_is_scaled_beside_the_colours(upscale: Upscale) -> None:
 
 async def test_progress_rises_tile_by_tile(upscale: Upscale) -> None:
     """Each tile is told once, and the last one is 1.0."""
-    heard: list[float] = []
-
-    async def hear(share: float) -> None:
-        heard.append(share)
-
+    heard = Heard()
     given = in_memory(photo(300, 200))
-    result = await upscale.run(task(given), hear)
-    assert result.pixels is not None
-    destroy(result.pixels)
-    assert heard == [pytest.approx(done / 6) for done in range(1, 7)]
+    destroy(pixels_of(await upscale.submit(task(given), heard)))
+    assert heard.shares == [pytest.approx(done / 6) for done in range(1, 7)]
 
 
 async def test_the_loop_goes_on_meanwhile(upscale: Upscale) -> None:
     """A running model never blocks the event loop for as long as one tile takes."""
     given = in_memory(photo(256, 256))
-    running = asyncio.create_task(upscale.run(task(given), unheard))
+    running = asyncio.create_task(upscale.submit(task(given), Unheard()))
     ticks = 0
     while not running.done():
         await asyncio.sleep(0.002)
         ticks += 1
-    result = running.result()
-    assert result.pixels is not None
-    destroy(result.pixels)
+    destroy(pixels_of(running.result()))
     assert ticks > 4 * 2
 
 
@@ -173,21 +162,22 @@ async def test_cancel_stops_within_a_tile_and_leaves_nothing(upscale: Upscale) -
     """A cancelled run paints no further tile, re-raises, and gives its descriptors back."""
     given = in_memory(photo(400, 400))
     before = _descriptors()
-    heard: list[float] = []
     second = asyncio.Event()
 
-    async def hear(share: float) -> None:
-        heard.append(share)
-        if len(heard) == 2:
-            second.set()
+    class Second(Heard):
+        async def progressed(self, share: float) -> None:
+            await super().progressed(share)
+            if len(self.shares) == 2:
+                second.set()
 
-    running = asyncio.create_task(upscale.run(task(given), hear))
+    heard = Second()
+    running = asyncio.create_task(upscale.submit(task(given), heard))
     await second.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     del running
-    assert len(heard) == 2
+    assert len(heard.shares) == 2
     assert _descriptors() == before
     assert "memfd:pixels" not in "".join(line for line in _maps() if "(deleted)" in line)
 
@@ -203,7 +193,7 @@ def _maps() -> list[str]:
 async def test_the_deadline_ends_a_run(upscale: Upscale) -> None:
     """A task that outlives its deadline fails with `timeout`."""
     with pytest.raises(ProviderFailure) as caught:
-        await upscale.run(msgspec.structs.replace(task(in_memory(photo(400, 400))), deadline_s=0.05), unheard)
+        await upscale.submit(msgspec.structs.replace(task(in_memory(photo(400, 400))), deadline_s=0.05), Unheard())
     assert caught.value.kind is FailureKind.TIMEOUT
 
 

@@ -6,11 +6,21 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from providers.base import FailureKind, Pixels, ProviderFailure
+from providers.base import FailureKind, Pixels, ProviderFailure, Task, Terms
 from workers.plaintext import overwrite
 
 Frame = NDArray[np.uint8]
 """Rows × columns × channels."""
+
+
+def only_pixels(task: Task, terms: Terms) -> Pixels:
+    """Return the one decoded picture of a task that a model can do; raise ProviderFailure for any other task."""
+    if task.operation not in terms.operations:
+        raise ProviderFailure(FailureKind.UNSUPPORTED, "operation")
+    picture = task.pictures[0] if len(task.pictures) == 1 else None
+    if not isinstance(picture, Pixels):
+        raise ProviderFailure(FailureKind.INVALID_INPUT, "not_pixels")
+    return picture
 
 
 def frame(pixels: Pixels, *, writable: bool = False) -> Frame:

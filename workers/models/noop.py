@@ -7,41 +7,48 @@ import os
 from time import perf_counter
 from typing import ClassVar
 
-from providers.base import Exposure, FailureKind, ProviderFailure, Report, Result, Takes, Task, Upload
+from providers.base import (
+    Exposure,
+    FailureKind,
+    Inline,
+    Output,
+    Progress,
+    ProviderFailure,
+    Reporter,
+    Snapshot,
+    Takes,
+    Task,
+    Terms,
+    Upload,
+)
 
 ANSWER = b"ok"
 # Under a millisecond each, so that the event loop goes on, and a cancel is heard, without a thread.
 PART_BYTES = 1 << 20
 
 
-class Noop:
+class Noop(Inline):
     """The in-house provider of `noop`, for measuring and for tests of the lifecycle."""
 
     name: ClassVar[str] = "noop"
-    exposure: ClassVar[Exposure] = Exposure.LOCAL
-    retention_s: ClassVar[int] = 0
-    takes: ClassVar[Takes] = Takes.UPLOAD
-    operations: ClassVar[frozenset[str]] = frozenset({"noop"})
+    terms: ClassVar[Terms] = Terms(
+        takes=Takes.UPLOAD, operations=frozenset({"noop"}), exposure=Exposure.LOCAL, retention_s=0
+    )
 
-    async def warm(self) -> None:
-        """Nothing to load."""
-
-    async def run(self, task: Task, report: Report) -> Result:
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Hash the upload, drop the digest (it would confirm a known photo), answer `ok`."""
-        upload = task.picture
-        if task.operation not in self.operations:
+        if task.operation not in self.terms.operations:
             raise ProviderFailure(FailureKind.UNSUPPORTED, "operation")
+        upload = task.pictures[0] if len(task.pictures) == 1 else None
         if not isinstance(upload, Upload):
             raise ProviderFailure(FailureKind.INVALID_INPUT, "not_an_upload")
         if os.fstat(upload.fd).st_size < upload.size_bytes:
             raise ProviderFailure(FailureKind.INVALID_INPUT, "upload_short")
         began = perf_counter()
         await _read(upload)
-        await report(1.0)
-        return Result(document=ANSWER, media_type="text/plain", model_s=perf_counter() - began)
-
-    async def aclose(self) -> None:
-        """Nothing to let go of."""
+        await reporter.progressed(1.0)
+        output = Output(data=ANSWER, media_type="text/plain")
+        return Snapshot(progress=Progress.SUCCEEDED, outputs=(output,), model_s=perf_counter() - began)
 
 
 async def _read(upload: Upload) -> None:

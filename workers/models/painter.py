@@ -8,7 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
-from providers.base import Pixels, Report
+from providers.base import Pixels, Share
 from workers.models.frames import Frame, blank, destroy, frame
 from workers.models.tiles import Tile
 
@@ -25,7 +25,7 @@ class Painter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def paint(
-        self, picture: Pixels, brush: Brush, *, tiles: Sequence[Tile], scale: int, report: Report
+        self, picture: Pixels, brush: Brush, *, tiles: Sequence[Tile], scale: int, report: Share
     ) -> tuple[Pixels, float]:
         """Return the new picture, owned by the caller, and the seconds on the thread; when stopped, overwrite it."""
         async with self._turn:

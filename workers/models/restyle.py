@@ -13,15 +13,18 @@ from providers.base import (
     Estimate,
     Exposure,
     FailureKind,
-    Pixels,
+    Inline,
+    Output,
+    Progress,
     ProviderFailure,
-    Report,
-    Result,
+    Reporter,
+    Snapshot,
     Takes,
     Task,
+    Terms,
 )
 from providers.estimates import PIXELS_PER_MEGAPIXEL, estimate
-from workers.models.frames import Frame
+from workers.models.frames import Frame, only_pixels
 from workers.models.painter import Painter
 from workers.models.tiles import Box, Tile, plan
 
@@ -31,14 +34,13 @@ SPREAD_PX = 4
 PAD_PX = 4 * SPREAD_PX
 
 
-class Pencil:
+class Pencil(Inline):
     """The in-house provider of `restyle` with `filter=pencil`."""
 
     name: ClassVar[str] = "pencil"
-    exposure: ClassVar[Exposure] = Exposure.LOCAL
-    retention_s: ClassVar[int] = 0
-    takes: ClassVar[Takes] = Takes.PIXELS
-    operations: ClassVar[frozenset[str]] = frozenset({"restyle"})
+    terms: ClassVar[Terms] = Terms(
+        takes=Takes.PIXELS, operations=frozenset({"restyle"}), exposure=Exposure.LOCAL, retention_s=0
+    )
 
     def __init__(self) -> None:
         self._painter = Painter()
@@ -56,21 +58,19 @@ class Pencil:
         """Expect the cost of a picture on this machine."""
         return estimate(self._rates, parameters, width=width, height=height)
 
-    async def run(self, task: Task, report: Report) -> Result:
-        """Return a pencil drawing of the same size; `strength` 1 to 100 makes its lines darker."""
-        picture = task.picture
-        if task.operation not in self.operations:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation")
-        if not isinstance(picture, Pixels):
-            raise ProviderFailure(FailureKind.INVALID_INPUT, "not_pixels")
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
+        """Make a pencil drawing of the same size; `strength` 1 to 100 makes its lines darker."""
+        picture = only_pixels(task, self.terms)
         brush = partial(_draw_tile, _strength(task.parameters))
         tiles = plan(picture.width, picture.height, tile_px=TILE_PX, pad_px=PAD_PX)
         try:
             async with asyncio.timeout(task.deadline_s):
-                pixels, model_s = await self._painter.paint(picture, brush, tiles=tiles, scale=1, report=report)
+                pixels, model_s = await self._painter.paint(
+                    picture, brush, tiles=tiles, scale=1, report=reporter.progressed
+                )
         except TimeoutError as exc:
             raise ProviderFailure(FailureKind.TIMEOUT) from exc
-        return Result(pixels=pixels, model_s=model_s)
+        return Snapshot(progress=Progress.SUCCEEDED, outputs=(Output(pixels=pixels),), model_s=model_s)
 
     async def aclose(self) -> None:
         """End the thread."""

@@ -15,15 +15,20 @@ from providers.base import (
     Estimate,
     Exposure,
     FailureKind,
+    Inline,
+    Output,
     Pixels,
+    Progress,
     ProviderFailure,
-    Report,
-    Result,
+    Reporter,
+    Share,
+    Snapshot,
     Takes,
     Task,
+    Terms,
 )
 from providers.estimates import PIXELS_PER_MEGAPIXEL, SCALES, estimate, scale_of, variant_of
-from workers.models.frames import Frame
+from workers.models.frames import Frame, only_pixels
 from workers.models.network import Network, Scratch
 from workers.models.painter import Painter
 from workers.models.tiles import Box, Tile, plan
@@ -52,14 +57,13 @@ VARIANTS: dict[str, Variant] = {f"fast-{scale}": _fast(scale) for scale in SCALE
 }
 
 
-class Upscale:
+class Upscale(Inline):
     """The in-house provider of `upscale`."""
 
     name: ClassVar[str] = "realesrgan"
-    exposure: ClassVar[Exposure] = Exposure.LOCAL
-    retention_s: ClassVar[int] = 0
-    takes: ClassVar[Takes] = Takes.PIXELS
-    operations: ClassVar[frozenset[str]] = frozenset({"upscale"})
+    terms: ClassVar[Terms] = Terms(
+        takes=Takes.PIXELS, operations=frozenset({"upscale"}), exposure=Exposure.LOCAL, retention_s=0
+    )
 
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
@@ -82,23 +86,19 @@ class Upscale:
         """Expect the cost of a picture on this machine."""
         return estimate(self._rates, parameters, width=width, height=height)
 
-    async def run(self, task: Task, report: Report) -> Result:
-        """Return a picture `scale` times as large (`scale` 2, 3, 4; `quality` fast, best)."""
-        picture = task.picture
-        if task.operation not in self.operations:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation")
-        if not isinstance(picture, Pixels):
-            raise ProviderFailure(FailureKind.INVALID_INPUT, "not_pixels")
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
+        """Make a picture `scale` times as large (`scale` 2, 3, 4; `quality` fast, best)."""
+        picture = only_pixels(task, self.terms)
         name, scale = variant_of(task.parameters), scale_of(task.parameters)
         if name not in self._networks:
             raise ProviderFailure(FailureKind.OVERLOADED, "not_warm")
         try:
             async with asyncio.timeout(task.deadline_s):
-                return await self._upscale(picture, report, name=name, scale=scale)
+                return await self._upscale(picture, reporter.progressed, name=name, scale=scale)
         except TimeoutError as exc:
             raise ProviderFailure(FailureKind.TIMEOUT) from exc
 
-    async def _upscale(self, picture: Pixels, report: Report, *, name: str, scale: int) -> Result:
+    async def _upscale(self, picture: Pixels, report: Share, *, name: str, scale: int) -> Snapshot:
         variant = VARIANTS[name]
         brush = _Brush(self._networks[name], variant, scale=scale)
         tiles = plan(picture.width, picture.height, tile_px=variant.tile_px, pad_px=variant.pad_px)
@@ -106,7 +106,7 @@ class Upscale:
             pixels, model_s = await self._painter.paint(picture, brush, tiles=tiles, scale=scale, report=report)
         finally:
             brush.scratch.clear()
-        return Result(pixels=pixels, model_s=model_s)
+        return Snapshot(progress=Progress.SUCCEEDED, outputs=(Output(pixels=pixels),), model_s=model_s)
 
     async def aclose(self) -> None:
         """Let go of the models."""

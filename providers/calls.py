@@ -1,0 +1,176 @@
+"""
+One HTTP request to a provider, and what its end means; every adapter speaks through here.
+
+Nothing is retried: the route's loop is the only one. Nothing of a body stands in an error.
+"""
+
+import asyncio
+import email.utils
+import time
+import traceback
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from providers.base import FailureKind, ProviderFailure, Setup
+
+T = TypeVar("T")
+
+CONNECT_S = 5.0
+MAX_CONNECTIONS = 200
+MAX_REPLY_BYTES = 64 << 20
+"""An answer may hold several pictures in base64."""
+MAX_AFTER_S = 3600.0
+
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+KINDS: dict[int, FailureKind] = {
+    400: FailureKind.INVALID_INPUT,
+    401: FailureKind.AUTH,
+    402: FailureKind.PAYMENT,
+    403: FailureKind.AUTH,
+    404: FailureKind.LOST,
+    408: FailureKind.TIMEOUT,
+    409: FailureKind.OVERLOADED,
+    410: FailureKind.LOST,
+    413: FailureKind.UNSUPPORTED,
+    415: FailureKind.UNSUPPORTED,
+    422: FailureKind.INVALID_INPUT,
+    425: FailureKind.RATE_LIMITED,
+    429: FailureKind.RATE_LIMITED,
+    503: FailureKind.OVERLOADED,
+    504: FailureKind.TIMEOUT,
+    529: FailureKind.OVERLOADED,
+}
+"""What a status means where an adapter does not know better; other 4xx are UNSUPPORTED, other 5xx PROVIDER_ERROR."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    def json(self) -> Any:
+        """Decode the body; None where it is no JSON. For errors: whoever needs the content uses `decoded`."""
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def after_s(self) -> float | None:
+        """Read Retry-After (RFC 9110 10.2.3: seconds or a date) or retry-after-ms; None where there is none."""
+        return _after_s(self.headers)
+
+
+def make_client(setup: Setup, *, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+    """Make the client of one provider: its own credentials, no redirects, no proxy and no .netrc of this machine."""
+    return httpx.AsyncClient(
+        base_url=setup.base_url,
+        headers={"User-Agent": "lethe", **(headers or {})},
+        timeout=httpx.Timeout(setup.timeout_s, connect=CONNECT_S),
+        limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+async def order(client: httpx.AsyncClient, method: str, url: str, *, within_s: float = 0.0, **content: Any) -> Reply:
+    """
+    Send a request that makes the provider work, once.
+
+    Raises NETWORK with `is_unsent` where no connection was made, UNCERTAIN where the request may have arrived and no
+    whole answer came back. `within_s` bounds the wait; 0 leaves the client's own time.
+    """
+    try:
+        return await _exchange(client, method, url, within_s, content)
+    except _UNSENT as exc:
+        raise _failure(exc, FailureKind.NETWORK, is_unsent=True) from None
+    except (httpx.HTTPError, TimeoutError, OSError) as exc:
+        raise _failure(exc, FailureKind.UNCERTAIN) from None
+
+
+async def ask(client: httpx.AsyncClient, method: str, url: str, *, within_s: float = 0.0, **content: Any) -> Reply:
+    """Send a request that may be repeated (poll, cancel, delete, health); raise NETWORK where no answer came."""
+    try:
+        return await _exchange(client, method, url, within_s, content)
+    except (httpx.HTTPError, TimeoutError, OSError) as exc:
+        raise _failure(exc, FailureKind.NETWORK, is_unsent=isinstance(exc, _UNSENT)) from None
+
+
+def decoded(reply: Reply, into: type[T], *, is_order: bool = False) -> T:
+    """Read an answer; one that cannot be read is UNCERTAIN after an order, else PROVIDER_ERROR."""
+    try:
+        return msgspec.json.decode(reply.body, type=into)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+        kind = FailureKind.UNCERTAIN if is_order else FailureKind.PROVIDER_ERROR
+        raise ProviderFailure(kind, "unreadable_answer") from None
+
+
+def refused(reply: Reply, kind: FailureKind | None = None, *, detail: str = "") -> ProviderFailure:
+    """Make the failure of an answer that is no success: by its status, unless the adapter knows its kind."""
+    return ProviderFailure(kind or kind_of(reply.status), detail or f"status_{reply.status}", after_s=reply.after_s())
+
+
+def kind_of(status: int) -> FailureKind:
+    """Say what a status means where the provider's own words say nothing."""
+    if status in KINDS:
+        return KINDS[status]
+    # A redirect is an answer that no API of these gives: it is not followed, since it would take the picture along.
+    if status < HTTPStatus.BAD_REQUEST or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return FailureKind.PROVIDER_ERROR
+    return FailureKind.UNSUPPORTED
+
+
+def same_host(url: str, base_url: str) -> bool:
+    """Whether a URL that a provider gave leads to the provider's own API: only there may our credentials go."""
+    given, own = urlsplit(url), urlsplit(base_url)
+    return (given.scheme, given.hostname, given.port) == (own.scheme, own.hostname, own.port)
+
+
+async def _exchange(
+    client: httpx.AsyncClient, method: str, url: str, within_s: float, content: Mapping[str, Any]
+) -> Reply:
+    given: dict[str, Any] = dict(content)
+    if within_s:
+        given["timeout"] = httpx.Timeout(within_s, connect=CONNECT_S)
+    async with asyncio.timeout(within_s or None), client.stream(method, url, **given) as answer:
+        body = bytearray()
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > MAX_REPLY_BYTES:
+                raise httpx.ReadError("too long")
+        return Reply(status=answer.status_code, headers=answer.headers, body=bytes(body))
+
+
+def _failure(exc: BaseException, kind: FailureKind, *, is_unsent: bool = False) -> ProviderFailure:
+    # The frames of a kept exception keep the request, and that keeps the picture.
+    traceback.clear_frames(exc.__traceback__)
+    if isinstance(exc, httpx.HTTPError):
+        # Its request holds the body.
+        exc.__dict__.pop("_request", None)
+    return ProviderFailure(kind, type(exc).__name__, is_unsent=is_unsent)
+
+
+def _after_s(headers: Mapping[str, str]) -> float | None:
+    value = headers.get("retry-after-ms")
+    if value is not None and value.strip().isdecimal():
+        return min(int(value) / 1000, MAX_AFTER_S)
+    value = (headers.get("retry-after") or "").strip()
+    if value.isdecimal():
+        return min(float(value), MAX_AFTER_S)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return None
+    return min(max(0.0, at.timestamp() - time.time()), MAX_AFTER_S)
