@@ -1,89 +1,23 @@
-"""What runs where: lethe.toml as providers and routes, checked whole, or refused with file, line and reason."""
+"""Reads lethe.toml: checked whole, or refused with file, line and reason."""
 
+import ipaddress
+import re
 from pathlib import Path
-from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 
 from broker.operations import OPERATIONS
-from policies.base import ProviderTerms
+from broker.routes import INHOUSE_MODELS, Config, InhouseProvider, Name, OutsideProvider, Provider, Route
 from policies.toml_file import TomlFile, TomlPath
-from providers.base import Exposure
+from providers.base import Exposure, Model, Terms
+from providers.registry import ADAPTERS
+from providers.templates import check_template, is_picture, names_in
 
 DEFAULT_FILE = Path(__file__).with_name("lethe.toml")
 
-INHOUSE_MODELS: dict[str, frozenset[str]] = {
-    "realesrgan": frozenset({"upscale"}),
-    "pencil": frozenset({"restyle"}),
-    "noop": frozenset({"noop"}),
-}
-"""The operations that each in-house model runs; the models themselves are the workers' business."""
-
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
-Weight = Annotated[int, msgspec.Meta(ge=1, le=1000)]
-Tier = Annotated[dict[str, Weight], msgspec.Meta(min_length=1)]
-
-
-class InhouseProvider(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="adapter", tag="inhouse"
-):
-    """A model in worker processes of ours: pictures stay here, and nothing of them is kept."""
-
-    pool: Name
-    model: str
-    exposure: Exposure
-
-    @property
-    def operations(self) -> frozenset[str]:
-        """The operations that it can run."""
-        return INHOUSE_MODELS.get(self.model, frozenset())
-
-    @property
-    def terms(self) -> ProviderTerms:
-        """What the disclosure policy is asked about."""
-        return ProviderTerms(exposure=self.exposure, retention_s=0)
-
-
-Provider = InhouseProvider
-"""One member per adapter; `adapter` in the file tells which."""
-
-
-class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which providers run an operation: within a tier by weight, the next tier where one fails."""
-
-    operation: str
-    tiers: Annotated[tuple[Tier, ...], msgspec.Meta(min_length=1)]
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """Names of all providers, in the order in which they are preferred."""
-        return tuple(name for tier in self.tiers for name in sorted(tier, key=lambda name: -tier[name]))
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole configuration that has been checked."""
-
-    providers: dict[str, Provider]
-    routes: dict[str, Route]
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        """The operations that have a route, in the order of the file."""
-        return tuple(self.routes)
-
-    def route(self, operation: str) -> Route | None:
-        """Return the operation's route."""
-        return self.routes.get(operation)
-
-    def provider_of(self, operation: str) -> Provider | None:
-        """Return the provider that an operation's jobs go to first."""
-        route = self.route(operation)
-        return self.providers[route.providers[0]] if route else None
-
-    def pool_of(self, operation: str) -> str | None:
-        """Return the pool of workers that an operation's jobs wait for."""
-        provider = self.provider_of(operation)
-        return provider.pool if provider else None
+_SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
+_HOST = re.compile(r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*")
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,10 +45,104 @@ def read_config(file: TomlFile) -> Config:
 
 def _provider(file: TomlFile, name: str) -> Provider:
     at: TomlPath = ("provider", name)
-    provider = file.decode(Provider, at=at)
-    if not provider.operations:
+    adapter = file.tree["provider"][name].get("adapter")
+    if adapter == "inhouse":
+        return _inhouse(file, at)
+    if adapter not in ADAPTERS:
+        known = ", ".join(["inhouse", *ADAPTERS])
+        raise file.invalid((*at, "adapter"), f"no adapter has this name; there is {known}")
+    return _outside(file, at)
+
+
+def _inhouse(file: TomlFile, at: TomlPath) -> InhouseProvider:
+    provider = file.decode(InhouseProvider, at=at)
+    if not provider.models:
         raise file.invalid((*at, "model"), f"no in-house model has this name; there is {', '.join(INHOUSE_MODELS)}")
     return provider
+
+
+def _outside(file: TomlFile, at: TomlPath) -> OutsideProvider:
+    given = file.decode(OutsideProvider, at=at)
+    terms = given.adapter_terms
+    provider = msgspec.structs.replace(
+        given,
+        base_url=(given.base_url or terms.base_url).rstrip("/"),
+        retention_s=terms.retention_s if given.retention_s < 0 else given.retention_s,
+    )
+    for check in (_floor_fault, _url_fault, _secret_fault, _hosts_fault):
+        field, reason = check(provider, terms)
+        if reason:
+            raise file.invalid((*at, field), reason)
+    for operation, model in provider.operation.items():
+        field, reason = _model_fault(operation, model, terms)
+        if reason:
+            raise file.invalid((*at, "operation", operation, *([field] if field else [])), reason)
+    return provider
+
+
+Fault = tuple[str, str]
+"""A field and what is wrong with it; the reason is empty where nothing is."""
+
+
+def _floor_fault(provider: OutsideProvider, terms: Terms) -> Fault:
+    if provider.contract:
+        return "", ""
+    remedy = "; name the agreement that says otherwise in `contract`"
+    if provider.exposure.rank < terms.exposure.rank:
+        return "exposure", f"{provider.adapter} documents {terms.exposure}, which is wider{remedy}"
+    if provider.retention_s < terms.retention_s:
+        return "retention_s", f"{provider.adapter} documents {terms.retention_s} s, which is longer{remedy}"
+    return "", ""
+
+
+def _url_fault(provider: OutsideProvider, terms: Terms) -> Fault:
+    del terms
+    if not provider.base_url:
+        return "base_url", "is missing; this adapter has no usual place"
+    url = urlsplit(provider.base_url)
+    if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment or url.username:
+        return "base_url", "has to be an http or https URL without user, query and fragment"
+    if url.scheme == "http" and provider.exposure is not Exposure.LOCAL and not is_loopback(url.hostname):
+        return "base_url", 'a provider outside needs https; http is for this machine, or for exposure = "local"'
+    return "", ""
+
+
+def _secret_fault(provider: OutsideProvider, terms: Terms) -> Fault:
+    if provider.secret is None:
+        return ("secret", f"is missing; {provider.adapter} needs one") if terms.needs_secret else ("", "")
+    if not _SECRET.fullmatch(provider.secret):
+        return "secret", "has to be env:NAME or file:/path; a secret never stands in this file"
+    return "", ""
+
+
+def _hosts_fault(provider: OutsideProvider, terms: Terms) -> Fault:
+    if terms.gives_urls and not provider.hosts:
+        return "hosts", "is missing; outputs come as URLs, so name the hosts that they may point to"
+    wrong = next((host for host in provider.hosts if not _HOST.fullmatch(host)), None)
+    return ("hosts", f"{wrong} is no host name; write example.org, or *.example.org") if wrong else ("", "")
+
+
+def _model_fault(operation: str, model: Model, terms: Terms) -> Fault:
+    if operation not in OPERATIONS:
+        return "", f"no operation has this name; there is {', '.join(OPERATIONS)}"
+    if operation not in terms.operations:
+        return "", f"this adapter runs {', '.join(sorted(terms.operations))}"
+    if reason := check_template(model):
+        return "input", reason
+    parameters = OPERATIONS[operation].parameters
+    unknown = {n for n in names_in(model.input) if n not in parameters and n != "attempt" and not is_picture(n)}
+    if unknown:
+        return "input", f"${min(unknown)} is no parameter of {operation}; there is {', '.join(['image', *parameters])}"
+    strange = set(model.values) - set(parameters)
+    return ("values", f"{min(strange)} is no parameter of {operation}") if strange else ("", "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _route(file: TomlFile, n: int, providers: dict[str, Provider]) -> Route:
@@ -122,11 +150,12 @@ def _route(file: TomlFile, n: int, providers: dict[str, Provider]) -> Route:
     route = file.decode(Route, at=at)
     if route.operation not in OPERATIONS:
         raise file.invalid((*at, "operation"), f"no operation has this name; there is {', '.join(OPERATIONS)}")
-    if len(route.providers) > 1:
-        raise file.invalid((*at, "tiers"), "more than one provider per route is not supported yet")
-    for name in route.providers:
-        if name not in providers:
-            raise file.invalid((*at, "tiers", 0, name), "no [provider] has this name")
-        if route.operation not in providers[name].operations:
-            raise file.invalid((*at, "tiers", 0, name), f"this provider does not run {route.operation}")
+    for number, tier in enumerate(route.tiers):
+        for name in tier:
+            if name not in providers:
+                raise file.invalid((*at, "tiers", number, name), "no [provider] has this name")
+            if route.operation not in providers[name].operations:
+                raise file.invalid((*at, "tiers", number, name), f"this provider does not run {route.operation}")
+    if len(set(route.providers)) < len(route.providers):
+        raise file.invalid((*at, "tiers"), "a provider stands in two tiers")
     return route

@@ -254,6 +254,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     has_client_ids: bool = False
     """The provider knows the attempt by our id: it can be looked up, and sent again, without being done twice."""
     takes_hooks: bool = False
+    sends_pictures: bool = False
+    """Pictures go along whether a model's `input` names them or not."""
     gives_urls: bool = False
     """Outputs may come as URLs, so that the hosts they may point to have to be named."""
 
