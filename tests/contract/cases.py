@@ -1,0 +1,5 @@
+"""Every adapter that the contract suite runs over: a new one joins with one import and one line."""
+
+from tests.emulators.case import Case
+
+CASES: tuple[Case, ...] = ()
