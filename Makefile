@@ -10,7 +10,8 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 DATA := $(or $(LETHE_DATA_DIR),.lethe/data)
 CODE := broker workers providers policies
-PIP_INSTALL := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-compile --require-hashes --only-binary=:all:
+PIP_FLAGS := install --quiet --no-compile --require-hashes --only-binary=:all:
+PIP_INSTALL := $(PYTHON) -m pip --disable-pip-version-check $(PIP_FLAGS)
 
 # A .venv whose interpreter went away (an upgrade, a copied checkout) is made anew.
 ifneq ($(wildcard .venv),)
@@ -19,7 +20,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help demo up bench test check fmt data run-ready dev-ready
+.PHONY: help demo up bench test check fmt data run-ready dev-ready peers-ready
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -33,7 +34,7 @@ up: run-ready ## Start everything and leave it running; Ctrl-C stops it
 bench: run-ready ## Measure, and write docs/performance.md
 	@$(PYTHON) -m bench
 
-test: check ## Run check, then every test against real Postgres and Redis
+test: check peers-ready ## Run check, then every test against real Postgres and Redis
 	$(PYTHON) -m pytest
 
 check: run-ready dev-ready ## Format, lint, types, import rules (changes nothing)
@@ -53,6 +54,8 @@ run-ready: .venv/.run $(DATA)/installed
 
 dev-ready: .venv/.dev
 
+peers-ready: .peers/.ready
+
 # Each stamp is newer than what it was made from: a second run does nothing.
 .venv/.made:
 	@python=$$(sh requirements/machine.sh) && rm -rf .venv && "$$python" -m venv .venv
@@ -67,6 +70,15 @@ dev-ready: .venv/.dev
 .venv/.dev: requirements/dev.txt .venv/.run
 	@echo "Installing development packages …"
 	@$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+# Other people's servers and clients that tests run against: their pins contradict ours, and nothing of them is shipped.
+# MLServer is pure Python that declares no more than 3.12. `--no-deps`: the file is complete, there is nothing to solve.
+.peers/.ready: requirements/peers.txt .venv/.made
+	@echo "Installing servers to test against …"
+	@rm -rf .peers && $(PYTHON) -m venv --without-pip .peers
+	@$(PYTHON) -m pip --disable-pip-version-check --python .peers/bin/python $(PIP_FLAGS) --no-deps --ignore-requires-python \
+		-r requirements/peers.txt
 	@touch $@
 
 # Its own stamp lies in the folder, so that deleting the folder, or naming another, brings everything back.
