@@ -38,7 +38,7 @@ from broker.store.blobs import new_name
 from broker.store.jobs import Admission, NewJob, Usage
 from broker.store.keys import PutAnswer
 from broker.store.stores import Stores
-from broker.submission import Patience, Place, Submission, new_key_id
+from broker.submission import Patience, Place, Submission, first_copies, new_key_id
 from policies.base import Admit, Facts, Refuse
 from policies.registry import Policies
 
@@ -91,7 +91,7 @@ class Intake:
             return await self._replay(known, submission, body), False
         admit = await self._ask(submission, usage)
         await self._bell.ping()
-        place = Place(blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.incarnation())
+        place = Place(n=0, blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.incarnation())
         with ExitStack() as holding:
             holding.enter_context(self._lease.hold())
             job = await self._receive(submission, place)
@@ -157,9 +157,9 @@ class Intake:
             owner=process,
             within_s=self._patience.within_s,
         )
-        job = await self._jobs.receive(new, place.copies(process))
+        job = await self._jobs.receive(new, first_copies([place], process))
         if job is None:
-            job = await self._jobs.take_over(new, place.copies(process))
+            job = await self._jobs.take_over(new, first_copies([place], process))
             if job is not None:
                 await self._settler.announce(job)
         return job
@@ -171,7 +171,7 @@ class Intake:
         try:
             incoming = await self._keep(place, body, submission, admit)
             holding.close()  # a slow Postgres must not cost a process that holds nothing its life
-            queued = await self._queue(job, incoming, submission, admit)
+            queued = await self._queue(job, place, incoming, submission, admit=admit)
         except BaseException as exc:
             self._undo(job)
             if isinstance(exc, TimeoutError):
@@ -239,11 +239,11 @@ class Intake:
         if answer is not PutAnswer.OK:
             raise KeyholderUnavailable(f"the keyholder answered {answer}")
 
-    async def _queue(self, job: Job, incoming: Incoming, submission: Submission, admit: Admit) -> Job:
+    async def _queue(self, job: Job, place: Place, incoming: Incoming, submission: Submission, *, admit: Admit) -> Job:
         assert incoming.kind is not None
+        upload = place.stored(media_type=incoming.kind.media_type, size_bytes=incoming.body.size_bytes)
         admission = Admission(
-            media_type=incoming.kind.media_type,
-            upload_bytes=incoming.body.size_bytes,
+            uploads=(upload,),
             fingerprint=incoming.finish(submission.operation, submission.parameters),
             start_within_s=admit.start_within_s,
             finish_within_s=admit.finish_within_s,

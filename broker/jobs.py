@@ -6,6 +6,8 @@ from uuid import UUID
 
 import msgspec
 
+from broker.custody import What
+
 
 class JobState(StrEnum):
     """Where a job stands; docs/lifecycle.md draws it."""
@@ -85,6 +87,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def is_final(self) -> bool:
         """Whether nothing can change this job any more."""
         return self.state in FINAL_STATES
+
+
+class StoredUpload(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `uploads`: what a job was given, and where its blob and key are; `n` is -1 for what was typed."""
+
+    n: int
+    what: What
+    blob: str
+    key_id: bytes
+    incarnation: bytes
+    media_type: str
+    size_bytes: int
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,93 +1,55 @@
-"""The vocabulary of operations: their names, the parameters that each one takes, and how a request's are read."""
+"""The vocabulary of operations: their names, the pictures and parameters that each one takes, and what it makes."""
 
-import json
-import re
-from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import msgspec
 
-from broker.errors import InvalidHeader, InvalidParameter, ParameterInUrl, UnknownOperation
-
-Value = str | int
-Pairs = Iterable[tuple[str, str]]
-
-MAX_HEADER_CHARS = 16_384
-MAX_TEXT_CHARS = 4_000
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, and cannot be encoded again
-_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-
-
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One of a few words or numbers."""
-
-    description: str
-    values: tuple[Value, ...]
-    default: Value
-
-    def read(self, given: object) -> Value | None:
-        """Return the value that is meant, or None."""
-        return next((value for value in self.values if type(given) is type(value) and given == value), None)
-
-    def read_text(self, given: str) -> Value | None:
-        """Return the value that is meant in a URL, or None."""
-        return next((value for value in self.values if given == str(value)), None)
-
-    def schema(self) -> dict[str, Any]:
-        """Describe it as JSON Schema."""
-        kind = "integer" if isinstance(self.default, int) else "string"
-        return {"type": kind, "enum": list(self.values), "default": self.default, "description": self.description}
+from broker.errors import UnknownOperation, WrongPictureCount
+from broker.parameters import (
+    Choice,
+    Integer,
+    Pairs,
+    Parameter,
+    Text,
+    Value,
+    complete,
+    decode_header,
+    invalid,
+    read_mapping,
+    read_pairs,
+)
 
 
-class Integer(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole number within bounds."""
+class OutputKind(StrEnum):
+    """What an operation makes."""
 
-    description: str
-    minimum: int
-    maximum: int
-    default: int
-
-    def read(self, given: object) -> Value | None:
-        """Return the value that is meant, or None."""
-        return given if type(given) is int and self.minimum <= given <= self.maximum else None
-
-    def read_text(self, given: str) -> Value | None:
-        """Return the value that is meant in a URL, or None."""
-        return self.read(int(given)) if _INTEGER.fullmatch(given) else None
-
-    def schema(self) -> dict[str, Any]:
-        """Describe it as JSON Schema."""
-        bounds = {"minimum": self.minimum, "maximum": self.maximum}
-        return {"type": "integer", **bounds, "default": self.default, "description": self.description}
+    IMAGE = "image"
+    VIDEO = "video"
 
 
-class Text(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user types: never in a URL, never in a row; a text without a default is required."""
+class Pictures(NamedTuple):
+    """How many pictures an operation takes, at least and at most."""
 
-    description: str
-    default: str | None = None
-
-    def read(self, given: object) -> Value | None:
-        """Return the value that is meant, or None."""
-        if not isinstance(given, str) or not 0 < len(given) <= MAX_TEXT_CHARS or _SURROGATE.search(given):
-            return None
-        return given
-
-    def schema(self) -> dict[str, Any]:
-        """Describe it as JSON Schema."""
-        return {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_CHARS, "description": self.description}
+    min: int
+    max: int
 
 
-Parameter = Choice | Integer | Text
+class Outputs(NamedTuple):
+    """What an operation makes, and how many at most."""
+
+    kind: OutputKind
+    max: int
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that Lethe can have done to a picture."""
+    """Something that Lethe can have done, mostly to pictures."""
 
     name: str
     description: str
+    pictures: Pictures = Pictures(1, 1)
+    outputs: Outputs = Outputs(OutputKind.IMAGE, 1)
     parameters: dict[str, Parameter] = {}
 
     @property
@@ -105,9 +67,20 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         }
         return {**schema, "required": required} if required else schema
 
+    def require_pictures(self, count: int) -> None:
+        """Raise WrongPictureCount when it takes more or fewer."""
+        if not self.pictures.min <= count <= self.pictures.max:
+            raise WrongPictureCount(f"{self.name} takes {_span(self.pictures)}")
 
-_PROMPT = Text(description="What the result should show; sent in the Lethe-Parameters header.")
-_WISHES = Text(description="Wishes for the result; sent in the Lethe-Parameters header.", default="")
+
+def _count(most: int, default: int) -> Integer:
+    return Integer(description="How many results.", minimum=1, maximum=most, default=default)
+
+
+_PROMPT = Text(description="What the result should show; in the Lethe-Parameters header or in JSON, never in the URL.")
+_WISHES = Text(
+    description="Wishes for the result; in the Lethe-Parameters header or in JSON, never in the URL.", default=""
+)
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
@@ -126,12 +99,47 @@ OPERATIONS: dict[str, Operation] = {
             parameters={
                 "filter": Choice(description="The style.", values=("pencil",), default="pencil"),
                 "strength": Integer(description="How strong, in percent.", minimum=1, maximum=100, default=50),
+                "prompt": _WISHES,
             },
         ),
-        Operation(name="edit", description="Change a picture as told.", parameters={"prompt": _PROMPT}),
-        Operation(name="generate", description="Make a picture from words.", parameters={"prompt": _PROMPT}),
-        Operation(name="animate", description="Make a picture move.", parameters={"prompt": _WISHES}),
-        Operation(name="photoshoot", description="Portraits from several photos.", parameters={"prompt": _WISHES}),
+        Operation(
+            name="edit",
+            description="Change a picture, or combine several, as told.",
+            pictures=Pictures(1, 16),
+            outputs=Outputs(OutputKind.IMAGE, 4),
+            parameters={"prompt": _PROMPT, "count": _count(4, default=1)},
+        ),
+        Operation(
+            name="generate",
+            description="Make a picture from words.",
+            pictures=Pictures(0, 0),
+            outputs=Outputs(OutputKind.IMAGE, 4),
+            parameters={
+                "prompt": _PROMPT,
+                "count": _count(4, default=1),
+                "size": Choice(
+                    description="The shape of the picture.",
+                    values=("square", "portrait", "landscape"),
+                    default="square",
+                ),
+            },
+        ),
+        Operation(
+            name="animate",
+            description="Make a picture move.",
+            outputs=Outputs(OutputKind.VIDEO, 1),
+            parameters={
+                "prompt": _WISHES,
+                "duration_s": Choice(description="How long the film is, in seconds.", values=(5, 10), default=5),
+            },
+        ),
+        Operation(
+            name="photoshoot",
+            description="Portraits from several photos.",
+            pictures=Pictures(1, 20),
+            outputs=Outputs(OutputKind.IMAGE, 8),
+            parameters={"prompt": _WISHES, "count": _count(8, default=4)},
+        ),
         Operation(name="remove_background", description="Cut out what a picture shows."),
         Operation(name="noop", description="Do nothing; for measurements and tests."),
     )
@@ -148,110 +156,54 @@ def find_operation(name: str) -> Operation:
 
 def parse_request(name: str, pairs: Pairs, header: str = "") -> dict[str, Value]:
     """Read the parameters of a PUT: its query pairs and its Lethe-Parameters header, defaults filled in."""
-    operation = find_operation(name)
-    given = _from_query(operation, pairs)
-    for key, value in _from_mapping(operation, decode_header(header) if header else {}).items():
+    declared = find_operation(name).parameters
+    given = read_pairs(declared, _without_name(name, pairs))
+    for key, value in read_mapping(declared, decode_header(header) if header else {}).items():
         if key in given:
-            raise _invalid(key, "stands in the URL and in the header")
+            raise invalid(key, "stands in the URL and in the header")
         given[key] = value
-    return _complete(operation, given)
+    return complete(declared, given)
 
 
 def parse_query(name: str, pairs: Pairs) -> dict[str, Value]:
     """Read parameters from the pairs of a query; a pair that repeats the operation's own name is passed over once."""
-    operation = find_operation(name)
-    return _complete(operation, _from_query(operation, pairs))
+    declared = find_operation(name).parameters
+    return complete(declared, read_pairs(declared, _without_name(name, pairs)))
 
 
 def parse_parameters(name: str, mapping: Mapping[str, object]) -> dict[str, Value]:
     """Read parameters from decoded JSON."""
-    operation = find_operation(name)
-    return _complete(operation, _from_mapping(operation, mapping))
+    declared = find_operation(name).parameters
+    return complete(declared, read_mapping(declared, mapping))
 
 
-def has_text(name: str, parameters: Mapping[str, Value]) -> bool:
-    """Say whether these parameters hold anything that a user typed, and so have to be a blob under a key."""
-    return any(parameters.get(text) for text in find_operation(name).texts)
+def parted(name: str, parameters: Mapping[str, Value]) -> tuple[dict[str, Value], bytearray]:
+    """Part what may stand in a row from what a user typed: the latter as JSON that can be overwritten, or nothing."""
+    typed = find_operation(name).texts
+    plain = {key: value for key, value in parameters.items() if key not in typed}
+    texts = bytearray()
+    if len(plain) < len(parameters):
+        _ENCODER.encode_into({key: parameters[key] for key in sorted(typed & parameters.keys())}, texts)
+    return plain, texts
 
 
-def decode_header(value: str) -> dict[str, object]:
-    """Decode base64url(JSON object), padded or not; raise InvalidHeader, which never quotes it."""
-    if len(value) > MAX_HEADER_CHARS:
-        raise InvalidHeader("Lethe-Parameters is too long", pointer="#/headers/Lethe-Parameters")
-    try:
-        decoded: object = json.loads(_unarmored(value), object_pairs_hook=_refuse_repeats)
-    except (ValueError, RecursionError):
-        decoded = None
-    if not isinstance(decoded, _Unrepeated):
-        detail = "Lethe-Parameters is not base64url of one JSON object without repeated names"
-        raise InvalidHeader(detail, pointer="#/headers/Lethe-Parameters")
-    return dict(decoded)
+def read_texts(data: bytes | bytearray | memoryview) -> dict[str, str]:
+    """Read back what `parted` made of the texts."""
+    return msgspec.json.decode(data, type=dict[str, str])
 
 
-class _Unrepeated(dict[str, object]):
-    """A JSON object in which no name is repeated."""
+_ENCODER = msgspec.json.Encoder()
 
 
-def _refuse_repeats(pairs: list[tuple[str, object]]) -> _Unrepeated:
-    decoded = _Unrepeated(pairs)
-    if len(decoded) != len(pairs):
-        raise ValueError("repeated name")
-    return decoded
+def _without_name(name: str, pairs: Pairs) -> list[tuple[str, str]]:
+    rest = list(pairs)
+    if ("operation", name) in rest:
+        rest.remove(("operation", name))
+    return rest
 
 
-def _unarmored(value: str) -> str:
-    # Python's decoder passes over characters that are not base64, so they are refused first.
-    if not re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", value):
-        raise ValueError("not base64url")
-    bare = value.rstrip("=")
-    return urlsafe_b64decode(bare + "=" * (-len(bare) % 4)).decode()
-
-
-def _from_query(operation: Operation, pairs: Pairs) -> dict[str, Value]:
-    given: dict[str, Value] = {}
-    seen: set[str] = set()
-    for key, text in pairs:
-        if key in seen:
-            raise _invalid(key, "is given twice")
-        seen.add(key)
-        if (key, text) == ("operation", operation.name):
-            continue
-        parameter = _parameter(operation, key)
-        if isinstance(parameter, Text):
-            raise ParameterInUrl(pointer=f"#/parameters/{key}")
-        given[key] = _accepted(key, parameter.read_text(text))
-    return given
-
-
-def _from_mapping(operation: Operation, mapping: Mapping[str, object]) -> dict[str, Value]:
-    return {key: _accepted(key, _parameter(operation, key).read(value)) for key, value in mapping.items()}
-
-
-def _complete(operation: Operation, given: dict[str, Value]) -> dict[str, Value]:
-    for key, parameter in operation.parameters.items():
-        if key in given:
-            continue
-        if parameter.default is None:
-            raise _invalid(key, "is missing")
-        if parameter.default != "":
-            given[key] = parameter.default
-    return given
-
-
-def _parameter(operation: Operation, key: str) -> Parameter:
-    if key not in operation.parameters:
-        raise _invalid(key, f"is not a parameter of {operation.name}")
-    return operation.parameters[key]
-
-
-def _accepted(key: str, value: Value | None) -> Value:
-    if value is None:
-        raise _invalid(key, "is out of range")
-    return value
-
-
-def _invalid(key: str, reason: str) -> InvalidParameter:
-    # A name that nobody declared may be something a user typed; only what looks like a name is repeated.
-    if not _PLAIN_NAME.fullmatch(key):
-        return InvalidParameter(f"a parameter {reason}", pointer="#/parameters")
-    return InvalidParameter(f"{key} {reason}", pointer=f"#/parameters/{key}")
+def _span(pictures: Pictures) -> str:
+    least, most = pictures
+    if most == 0:
+        return "no picture"
+    return f"{least} to {most} pictures" if least < most else "one picture" if most == 1 else f"{most} pictures"

@@ -4,7 +4,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
-from broker.jobs import Job
+from broker.custody import NewCopy, What
+from broker.jobs import Job, StoredUpload
 from broker.settings import Settings
 from broker.store.blobs import BlobStore, new_name
 from broker.store.database import Database
@@ -12,12 +13,19 @@ from broker.store.jobs import Admission, NewJob
 from broker.store.keys import Keyholder
 from broker.store.processes import Facts, Process
 from broker.store.stores import Stores, make_stores
-from broker.submission import Place, new_key_id
+from broker.submission import Place, first_copies, new_key_id
 from tests.checks import plant
 
-ADMISSION = Admission(
-    media_type="image/jpeg", upload_bytes=5, fingerprint=b"f" * 32, start_within_s=600, finish_within_s=600
+UPLOAD = StoredUpload(
+    n=0,
+    what=What.UPLOAD,
+    blob=new_name(),
+    key_id=new_key_id(),
+    incarnation=bytes(16),
+    media_type="image/jpeg",
+    size_bytes=5,
 )
+ADMISSION = Admission(uploads=(UPLOAD,), fingerprint=b"f" * 32, start_within_s=600, finish_within_s=600)
 
 
 class Rows:
@@ -49,7 +57,7 @@ class Rows:
 
     async def received(self, *, within_s: float = 600) -> Job:
         broker = await self.process()
-        job = await self.jobs.receive(self.new(broker, within_s=within_s), place().copies(broker))
+        job = await self.jobs.receive(self.new(broker, within_s=within_s), begun_by(broker))
         assert job is not None
         return job
 
@@ -68,8 +76,9 @@ class Rows:
         return found
 
 
-def place() -> Place:
-    return Place(blob=new_name(), key_id=new_key_id(), incarnation=bytes(16))
+def begun_by(process: UUID) -> list[NewCopy]:
+    """The custody rows with which the job of one picture begins."""
+    return first_copies([Place(n=0, blob=new_name(), key_id=new_key_id(), incarnation=bytes(16))], process)
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from broker.operations import OPERATIONS, Text
+from broker.operations import OPERATIONS
+from broker.parameters import Text
 
 Json = dict[str, Any]
 

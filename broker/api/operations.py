@@ -32,11 +32,27 @@ class RetentionView(msgspec.Struct, frozen=True, kw_only=True):
     provider_s: int
 
 
+class PicturesView(msgspec.Struct, frozen=True, kw_only=True):
+    """How many pictures an operation takes, at least and at most."""
+
+    min: int
+    max: int
+
+
+class OutputsView(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation makes (`image` or `video`: an open set), and how many at most."""
+
+    kind: str
+    max: int
+
+
 class OperationView(msgspec.Struct, frozen=True, kw_only=True):
     """An operation that a live worker can run; `parameters` is a JSON Schema object."""
 
     name: str
     description: str
+    pictures: PicturesView
+    outputs: OutputsView
     parameters: dict[str, Any]
     limits: LimitsView
     price: float
@@ -62,6 +78,8 @@ def _show(services: Services, name: str) -> OperationView:
     return OperationView(
         name=name,
         description=operation.description,
+        pictures=PicturesView(min=operation.pictures.min, max=operation.pictures.max),
+        outputs=OutputsView(kind=operation.outputs.kind.value, max=operation.outputs.max),
         parameters=operation.schema(),
         limits=_limits(services),
         price=0,

@@ -8,7 +8,7 @@ import msgspec
 
 from broker.custody import Copy, Evidence, Held, NewCopy
 from broker.errors import IllegalTransition
-from broker.jobs import Job, Output
+from broker.jobs import Job, Output, StoredUpload
 from broker.store.database import Database
 from broker.store.files import statements
 from broker.store.jobs import BATCH, GRACE_S
@@ -17,7 +17,7 @@ SQL = statements("custody")
 
 
 class CustodyStore:
-    """The rows of `custody` and `outputs`."""
+    """The rows of `custody`, `uploads` and `outputs`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,6 +75,11 @@ class CustodyStore:
     async def swept(self, copy_id: int) -> None:
         """Record that an unreadable blob was deleted after all."""
         await self._database.rows(SQL["swept"], copy_id)
+
+    async def uploads(self, job_id: UUID) -> list[StoredUpload]:
+        """Return what a job was given: what was typed (-1), then its pictures (from 0 on) in order."""
+        rows = await self._database.rows(SQL["uploads"], job_id)
+        return [msgspec.convert(dict(row), StoredUpload) for row in rows]
 
     async def outputs(self, job_id: UUID) -> list[Output]:
         """Return the outputs of a job."""

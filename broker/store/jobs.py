@@ -7,9 +7,9 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from broker.custody import NewCopy
+from broker.custody import NewCopy, What
 from broker.errors import HolderStillAlive, IllegalTransition, Unauthenticated
-from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
+from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output, StoredUpload
 from broker.store.database import Database
 from broker.store.files import statements
 
@@ -40,13 +40,17 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an upload once its last byte is in."""
+    """What is known of a job's uploads once the last byte is in."""
 
-    media_type: str
-    upload_bytes: int
+    uploads: tuple[StoredUpload, ...]
     fingerprint: bytes
     start_within_s: float
     finish_within_s: float
+
+    @property
+    def pictures(self) -> list[StoredUpload]:
+        """The uploads that are pictures, in order."""
+        return [upload for upload in self.uploads if upload.what is What.UPLOAD]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,17 +112,24 @@ class JobStore:
         )
 
     async def admit(self, job: Job, admission: Admission) -> Job:
-        """Queue a job whose upload is whole; raise IllegalTransition when another upload took over."""
+        """Queue a job whose uploads are whole, and list them; raise IllegalTransition when another took over."""
         return await self._guarded(
             "admit",
             job.id,
             job.fence,
-            admission.media_type,
-            admission.upload_bytes,
+            admission.pictures[0].media_type if admission.pictures else "",
+            sum(picture.size_bytes for picture in admission.pictures),
             admission.fingerprint,
             admission.start_within_s,
             admission.finish_within_s,
             [JobState.RECEIVING],
+            [u.n for u in admission.uploads],
+            [u.what for u in admission.uploads],
+            [u.blob for u in admission.uploads],
+            [u.key_id for u in admission.uploads],
+            [u.incarnation for u in admission.uploads],
+            [u.media_type for u in admission.uploads],
+            [u.size_bytes for u in admission.uploads],
         )
 
     async def claim(self, job_id: UUID, owner: UUID) -> Job | None:

@@ -11,7 +11,7 @@ from broker.errors import IllegalTransition
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome
 from broker.settings import Settings
 from tests.lifecycle import count, run_sql
-from tests.rows import ADMISSION, Rows, open_rows, place
+from tests.rows import ADMISSION, Rows, begun_by, open_rows
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ async def test_one_id_is_received_once(rows: Rows) -> None:
     """Ten uploads at once under one id make one row."""
     broker, public_id = await rows.process(), uuid4()
     received = await asyncio.gather(
-        *(rows.jobs.receive(rows.new(broker, public_id=public_id), place().copies(broker)) for _ in range(10))
+        *(rows.jobs.receive(rows.new(broker, public_id=public_id), begun_by(broker)) for _ in range(10))
     )
     assert len([job for job in received if job is not None]) == 1
 
@@ -219,7 +219,7 @@ async def test_a_later_upload_takes_over(rows: Rows) -> None:
     first = await rows.received()
     broker = await rows.process()
 
-    second = await rows.jobs.take_over(rows.new(broker, public_id=first.public_id), place().copies(broker))
+    second = await rows.jobs.take_over(rows.new(broker, public_id=first.public_id), begun_by(broker))
 
     assert second is not None
     assert (second.id, second.fence) == (first.id, first.fence + 1)
@@ -227,7 +227,7 @@ async def test_a_later_upload_takes_over(rows: Rows) -> None:
         await rows.jobs.admit(first, ADMISSION)
     queued = await rows.jobs.admit(second, ADMISSION)
     assert {c.fence for c in await rows.custody.copies(queued.id) if c.is_open} == {first.fence, second.fence}
-    assert await rows.jobs.take_over(rows.new(broker, public_id=first.public_id), place().copies(broker)) is None
+    assert await rows.jobs.take_over(rows.new(broker, public_id=first.public_id), begun_by(broker)) is None
 
 
 async def test_an_unfinished_upload_is_deleted_only_when_it_is_gone(rows: Rows, settings: Settings) -> None:

@@ -3,13 +3,15 @@
 from pathlib import Path
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from broker.services import Services
 from broker.settings import Settings
-from broker.store.jobs import Admission, NewJob
-from broker.submission import Place, new_key_id
+from broker.store.jobs import NewJob
+from broker.submission import Place, first_copies, new_key_id
 from tests.keyholder_process import wait_until
+from tests.rows import ADMISSION
 from tests.stack import running_services
 
 ROLES = ["broker", "worker"]
@@ -30,8 +32,8 @@ async def left_behind(services: Services) -> NewJob:
         owner=dead,
         within_s=60,
     )
-    place = Place(blob=uuid4().hex, key_id=new_key_id(), incarnation=await services.stores.keys.hello())
-    assert await services.stores.jobs.receive(new, place.copies(dead)) is not None
+    place = Place(n=0, blob=uuid4().hex, key_id=new_key_id(), incarnation=await services.stores.keys.hello())
+    assert await services.stores.jobs.receive(new, first_copies([place], dead)) is not None
     return new
 
 
@@ -42,9 +44,7 @@ async def test_either_side_alone_rescues(settings: Settings, role: str, tmp_path
         new = await left_behind(services)
         job = await services.stores.jobs.get(new.id)
         assert job is not None
-        admission = Admission(
-            media_type="image/jpeg", upload_bytes=10, fingerprint=b"", start_within_s=0.2, finish_within_s=60
-        )
+        admission = msgspec.structs.replace(ADMISSION, start_within_s=0.2, finish_within_s=60)
         await services.stores.jobs.admit(job, admission)
 
         async def is_final() -> bool:

@@ -26,7 +26,7 @@ from broker.custody import Evidence, Held, Holder, NewCopy, What
 from broker.errors import HolderStillAlive, IllegalTransition
 from broker.jobs import FINAL_STATES, TRANSITIONS, Job, JobState, Outcome
 from broker.settings import Settings
-from tests.rows import ADMISSION, Rows, open_rows, place
+from tests.rows import ADMISSION, Rows, begun_by, open_rows
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(target=snapshots)
     def receive(self) -> Job:
-        job = self.do(self.rows.jobs.receive(self.rows.new(self.broker), place().copies(self.broker)))
+        job = self.do(self.rows.jobs.receive(self.rows.new(self.broker), begun_by(self.broker)))
         assert job is not None
         return job
 
@@ -98,7 +98,7 @@ class JobMachine(RuleBasedStateMachine):
         return job
 
     def receive_and_admit(self) -> Job:
-        received = self.do(self.rows.jobs.receive(self.rows.new(self.broker), place().copies(self.broker)))
+        received = self.do(self.rows.jobs.receive(self.rows.new(self.broker), begun_by(self.broker)))
         assert received is not None
         queued = self.do(self.rows.jobs.admit(received, ADMISSION))
         assert queued is not None
@@ -107,7 +107,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(target=snapshots, job=snapshots)
     def take_over(self, job: Job) -> Job:
         new = self.rows.new(self.broker, public_id=job.public_id)
-        return self.do(self.rows.jobs.take_over(new, place().copies(self.broker))) or job
+        return self.do(self.rows.jobs.take_over(new, begun_by(self.broker))) or job
 
     @rule(target=snapshots, job=snapshots)
     def admit(self, job: Job) -> Job:

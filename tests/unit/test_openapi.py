@@ -82,7 +82,7 @@ def test_the_upload_is_a_file() -> None:
     put = operations()["PUT", "/v1/jobs/{job_id}"]
     assert put["requestBody"]["content"] == {"image/*": {"schema": {"type": "string", "format": "binary"}}}
     in_query = {found["name"] for found in put["parameters"] if found["in"] == "query"}
-    assert in_query == {"operation", "scale", "quality", "filter", "strength"}
+    assert in_query == {"operation", "scale", "quality", "filter", "strength", "count", "size", "duration_s"}
 
 
 def test_times_are_times() -> None:

@@ -8,21 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import BrokerError, InvalidHeader, InvalidParameter, ParameterInUrl, UnknownOperation
+from broker.errors import (
+    BrokerError,
+    InvalidHeader,
+    InvalidJson,
+    InvalidParameter,
+    ParameterInUrl,
+    UnknownOperation,
+    WrongPictureCount,
+)
 from broker.operations import (
-    MAX_TEXT_CHARS,
     OPERATIONS,
-    Choice,
-    Integer,
-    Text,
-    Value,
-    decode_header,
+    OutputKind,
     find_operation,
-    has_text,
     parse_parameters,
     parse_query,
     parse_request,
+    parted,
+    read_texts,
 )
+from broker.parameters import MAX_TEXT_CHARS, Choice, Integer, Text, Value, decode_header, decode_json
 
 CANARY = "a red kite over Izmir"
 
@@ -49,7 +54,10 @@ def test_the_vocabulary_is_the_designs_seven_and_noop() -> None:
         ("restyle", [], {"filter": "pencil", "strength": 50}),
         ("restyle", [("strength", "1")], {"filter": "pencil", "strength": 1}),
         ("noop", [], {}),
-        ("animate", [], {}),
+        ("animate", [], {"duration_s": 5}),
+        ("animate", [("duration_s", "10")], {"duration_s": 10}),
+        ("photoshoot", [], {"count": 4}),
+        ("remove_background", [], {}),
     ],
 )
 def test_a_query_is_read_and_defaults_are_filled_in(
@@ -88,7 +96,7 @@ def test_a_wrong_query_points_at_the_parameter(name: str, pairs: list[tuple[str,
     assert CANARY not in caught.value.detail
 
 
-@pytest.mark.parametrize("name", ["edit", "generate", "animate", "photoshoot"])
+@pytest.mark.parametrize("name", ["edit", "generate", "animate", "photoshoot", "restyle"])
 def test_free_text_never_stands_in_a_url(name: str) -> None:
     """A text parameter in the query is refused even where its value would do, and is not quoted."""
     for value in ("", CANARY):
@@ -131,19 +139,57 @@ def test_json_parameters_have_exactly_their_declared_type(name: str, mapping: di
         parse_parameters(name, mapping)
 
 
-def test_what_a_user_typed_is_told_apart() -> None:
-    """A prompt makes the parameters a secret; without one they are not."""
-    assert has_text("edit", parse_parameters("edit", {"prompt": CANARY}))
-    assert has_text("animate", parse_parameters("animate", {"prompt": CANARY}))
-    assert not has_text("animate", parse_parameters("animate", {}))
-    assert not has_text("upscale", parse_query("upscale", []))
+def test_what_a_user_typed_is_parted_from_the_rest() -> None:
+    """A prompt goes into a buffer of its own, and can be read back; without one there is none."""
+    plain, texts = parted("edit", parse_parameters("edit", {"prompt": CANARY, "count": 2}))
+    assert (plain, read_texts(texts)) == ({"count": 2}, {"prompt": CANARY})
+    assert parted("restyle", parse_query("restyle", [])) == ({"filter": "pencil", "strength": 50}, b"")
+    assert parted("noop", {}) == ({}, b"")
     assert find_operation("edit").texts == {"prompt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fitting", "others"),
+    [
+        ("upscale", [1], [0, 2]),
+        ("generate", [0], [1]),
+        ("edit", [1, 16], [0, 17]),
+        ("photoshoot", [1, 20], [0, 21]),
+    ],
+)
+def test_an_operation_says_how_many_pictures_it_takes(name: str, fitting: list[int], others: list[int]) -> None:
+    """Another number is 422, and the answer says what would be right."""
+    operation = find_operation(name)
+    for count in fitting:
+        operation.require_pictures(count)
+    for count in others:
+        with pytest.raises(WrongPictureCount, match=f"{name} takes"):
+            operation.require_pictures(count)
+
+
+def test_an_operation_says_what_it_makes() -> None:
+    """As many outputs as `count` may ask for, and a film where the picture moves."""
+    for operation in OPERATIONS.values():
+        count = operation.parameters.get("count")
+        assert operation.outputs.max == (count.maximum if isinstance(count, Integer) else 1)
+        assert (operation.outputs.kind is OutputKind.VIDEO) == (operation.name == "animate")
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"a":1,"a":2}', b"\xff", b"[" * 9_000, b"nul"])
+def test_json_that_cannot_be_read_is_refused(data: bytes) -> None:
+    """Anything but one JSON object without repeated names is 400 invalid_json."""
+    with pytest.raises(InvalidJson):
+        decode_json(data)
+    assert decode_json(b'{"a": {"b": 1}}') == {"a": {"b": 1}}
 
 
 def test_url_and_header_complete_each_other() -> None:
     """Each parameter comes from one place; given in both it is refused, even when equal."""
     assert parse_request("upscale", [("scale", "4")], header({"quality": "best"})) == {"scale": 4, "quality": "best"}
-    assert parse_request("edit", [("operation", "edit")], header({"prompt": CANARY})) == {"prompt": CANARY}
+    assert parse_request("edit", [("operation", "edit")], header({"prompt": CANARY})) == {
+        "prompt": CANARY,
+        "count": 1,
+    }
     assert parse_request("upscale", []) == {"scale": 2, "quality": "fast"}
     with pytest.raises(InvalidParameter, match="in the URL and in the header"):
         parse_request("upscale", [("scale", "4")], header({"scale": 4}))

@@ -1,7 +1,7 @@
 -- name: open
--- Rows for copies about to be made, only while the job is still under this fence and running.
+-- Rows for copies about to be made, only while the job is under this fence: still coming in, or running.
 WITH job AS (
-    SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state = 'running' FOR UPDATE
+    SELECT id FROM jobs WHERE id = $1 AND fence = $2 AND state IN ('receiving', 'running') FOR UPDATE
 )
 INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
 SELECT job.id, new.domain, new.holder, new.what, new.ref, new.detail, $2
@@ -71,6 +71,11 @@ FROM (SELECT DISTINCT custody.job_id
         AND jobs.finalized_at IS NOT NULL AND jobs.outputs_until < now()) AS stray
 ORDER BY random()
 LIMIT $1
+
+-- name: uploads
+-- What a job was given: at -1 what was typed, then its pictures in order.
+SELECT n, what, blob, key_id, incarnation, media_type, size_bytes
+FROM uploads WHERE job_id = $1 ORDER BY n
 
 -- name: outputs
 -- The outputs of a job.

@@ -29,13 +29,18 @@ WITH job AS (
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
 -- name: admit
--- The upload is whole and its key is held: the job may be claimed, and the broker has let go of its buffers.
+-- The upload is whole and its keys are held: the job may be claimed, and the broker has let go of its buffers.
 WITH job AS (
     UPDATE jobs SET state = 'queued', version = version + 1, media_type = $3, upload_bytes = $4, fingerprint = $5,
                     owner = NULL, queued_at = now(),
                     start_by = now() + $6 * interval '1 second', finish_by = now() + $7 * interval '1 second'
     WHERE id = $1 AND fence = $2 AND state = ANY($8)
     RETURNING *
+), kept AS (
+    INSERT INTO uploads (job_id, n, what, blob, key_id, incarnation, media_type, size_bytes)
+    SELECT job.id, new.n, new.what, new.blob, new.key_id, new.incarnation, new.media_type, new.size_bytes
+    FROM job, unnest($9::int[], $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::bigint[])
+              AS new (n, what, blob, key_id, incarnation, media_type, size_bytes)
 ), released AS (
     UPDATE custody SET closed_at = now(), evidence = 'overwritten'
     FROM job
