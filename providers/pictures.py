@@ -12,7 +12,7 @@ def files_of(task: Task) -> tuple[File, ...]:
     """Return the pictures of a task; raise INVALID_INPUT where one is not a clean file."""
     files = tuple(picture for picture in task.pictures if isinstance(picture, File))
     if len(files) != len(task.pictures):
-        raise ProviderFailure(FailureKind.INVALID_INPUT, "not_a_file")
+        raise ProviderFailure(FailureKind.INVALID_INPUT, "not_a_file", is_unsent=True)
     return files
 
 

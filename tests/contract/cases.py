@@ -1,5 +1,6 @@
 """Every adapter that the contract suite runs over: a new one joins with one import and one line."""
 
+from tests.emulators import replicate
 from tests.emulators.case import Case
 
-CASES: tuple[Case, ...] = ()
+CASES: tuple[Case, ...] = (replicate.CASE,)
