@@ -21,13 +21,10 @@ import msgspec
 from providers.addresses import is_public
 from providers.base import FailureKind, Output, ProviderFailure
 from providers.kinds import HEAD_BYTES, media_type_of
-from providers.memory import append, empty, output_memory
+from providers.memory import append, output_memory
 
 MAX_BYTES: Final = 128 << 20
 MAX_REDIRECTS: Final = 3
-TRIES: Final = 3
-"""Asking for a file again costs nothing; giving it up costs an attempt that was paid."""
-PAUSE_S: Final = 0.5
 
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 20.0
@@ -138,22 +135,11 @@ class Downloader:
     async def _in_time(self, text: str, fd: int) -> None:
         try:
             async with asyncio.timeout(self._rules.timeout_s):
-                await self._persist(text, fd)
+                await self._follow(text, fd)
         except TimeoutError:
             raise ProviderFailure(FailureKind.TIMEOUT, "output_timeout") from None
 
-    async def _persist(self, text: str, fd: int) -> None:
-        for n in range(1, TRIES):
-            try:
-                return await self._try(text, fd)
-            except ProviderFailure as failure:
-                if failure.kind is not FailureKind.NETWORK:
-                    raise
-            empty(fd)
-            await asyncio.sleep(PAUSE_S * n)
-        return await self._try(text, fd)
-
-    async def _try(self, text: str, fd: int) -> None:
+    async def _follow(self, text: str, fd: int) -> None:
         """Follow redirects by hand, each of them checked like the first URL."""
         url = self._checked(_url(text), "output_host")
         for _ in range(MAX_REDIRECTS + 1):

@@ -15,7 +15,7 @@ WEBM: Final = "video/webm"
 VIDEOS: Final = frozenset({MP4, WEBM})
 
 _MP4_BRANDS: Final = frozenset(
-    [b"isom", b"iso2", b"iso4", b"iso5", b"iso6", b"mp41", b"mp42", b"avc1", b"dash", b"M4V ", b"MSNV"]
+    b"isom,iso2,iso3,iso4,iso5,iso6,iso7,iso8,iso9,mp41,mp42,avc1,hvc1,av01,dash,cmfc,M4V ,MSNV".split(b",")
 )
 _WEBM: Final = re.compile(rb"\x1a\x45\xdf\xa3.{0,48}?\x42\x82\x84webm", re.DOTALL)
 

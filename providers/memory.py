@@ -31,12 +31,6 @@ def append(fd: int, data: bytes) -> None:
             done += os.pwrite(fd, view[done:], at + done)
 
 
-def empty(fd: int) -> None:
-    """Overwrite what was written, and start from nothing."""
-    _overwrite(fd)
-    os.ftruncate(fd, 0)
-
-
 def _overwrite(fd: int) -> None:
     at, size_bytes = 0, os.fstat(fd).st_size
     while at < size_bytes:

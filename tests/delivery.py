@@ -37,8 +37,6 @@ class Delivery:
 
     def __init__(self, pages: Mapping[str, Page]) -> None:
         self.pages = dict(pages)
-        self.turns: dict[str, list[Page]] = {}
-        """What a path answers before its page is served."""
         self.heads: list[str] = []
         self.port = 0
         self._served: set[asyncio.Task[None]] = set()
@@ -73,14 +71,10 @@ class Delivery:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             try:
                 self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode("latin-1"))
-                await self._send(self._page(self.paths[-1]), writer)
+                await self._send(self.pages.get(self.paths[-1], Page(status=404)), writer)
             finally:
                 writer.close()
                 await writer.wait_closed()
-
-    def _page(self, path: str) -> Page:
-        turns = self.turns.get(path)
-        return turns.pop(0) if turns else self.pages.get(path, Page(status=404))
 
     async def _send(self, page: Page, writer: asyncio.StreamWriter) -> None:
         headers = {"content-type": "text/html", "set-cookie": "tracker=1; Path=/", **page.headers}

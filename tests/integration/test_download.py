@@ -10,9 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from providers import download
 from providers.base import FailureKind, Output, ProviderFailure
-from providers.download import TRIES, Downloader, DownloadRules, Fetched
+from providers.download import Downloader, DownloadRules, Fetched
 from tests.delivery import PUBLIC, Delivery, Internet, Page, answers, output_memories
 from tests.keyholder_process import wait_until
 
@@ -25,9 +24,8 @@ URL = "https://files.example.com/out.png"
 
 
 @pytest.fixture(autouse=True)
-def no_pause_and_nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tries follow each other at once; whatever is fetched is closed, and whatever fails closes itself."""
-    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+def nothing_left() -> Iterator[None]:
+    """Whatever is fetched is closed, and whatever fails closes itself."""
     yield
     assert output_memories() == []
 
@@ -142,35 +140,35 @@ async def test_only_pictures_and_videos_are_outputs(delivery: Delivery, fetcher:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "detail", "asked"),
+    ("status", "kind", "detail"),
     [
-        (403, FailureKind.BAD_OUTPUT, "output_expired", 1),
-        (404, FailureKind.BAD_OUTPUT, "output_expired", 1),
-        (410, FailureKind.BAD_OUTPUT, "output_expired", 1),
-        (204, FailureKind.BAD_OUTPUT, "output_status_204", 1),
-        (206, FailureKind.BAD_OUTPUT, "output_status_206", 1),
-        (304, FailureKind.BAD_OUTPUT, "output_status_304", 1),
-        (418, FailureKind.BAD_OUTPUT, "output_status_418", 1),
-        (429, FailureKind.NETWORK, "output_status_429", TRIES),
-        (500, FailureKind.NETWORK, "output_status_500", TRIES),
-        (503, FailureKind.NETWORK, "output_status_503", TRIES),
+        (403, FailureKind.BAD_OUTPUT, "output_expired"),
+        (404, FailureKind.BAD_OUTPUT, "output_expired"),
+        (410, FailureKind.BAD_OUTPUT, "output_expired"),
+        (204, FailureKind.BAD_OUTPUT, "output_status_204"),
+        (206, FailureKind.BAD_OUTPUT, "output_status_206"),
+        (304, FailureKind.BAD_OUTPUT, "output_status_304"),
+        (418, FailureKind.BAD_OUTPUT, "output_status_418"),
+        (429, FailureKind.NETWORK, "output_status_429"),
+        (500, FailureKind.NETWORK, "output_status_500"),
+        (503, FailureKind.NETWORK, "output_status_503"),
     ],
 )
 async def test_what_a_status_means(
-    delivery: Delivery, fetcher: Downloader, status: int, kind: FailureKind, detail: str, asked: int
+    delivery: Delivery, fetcher: Downloader, status: int, kind: FailureKind, detail: str
 ) -> None:
-    """A file that is gone is a bad output at once; a server in trouble is asked again, and then the network failed."""
+    """A file that is gone is a bad output at once; a server in trouble can be asked again: the network failed."""
     delivery.pages["/out.png"] = Page(status=status, declared=0)
     failure = await failure_of(fetcher)
-    assert (failure.kind, failure.detail, len(delivery.heads)) == (kind, detail, asked)
+    assert (failure.kind, failure.detail, len(delivery.heads)) == (kind, detail, 1)
 
 
-async def test_a_file_that_breaks_off_is_fetched_again(delivery: Delivery, fetcher: Downloader) -> None:
-    """Half a file is never taken for a whole one; the next try starts from nothing."""
+async def test_a_file_that_breaks_off_is_none(delivery: Delivery, fetcher: Downloader) -> None:
+    """Half a file is never taken for a whole one; it can be fetched again."""
     delivery.pages["/out.png"] = Page(body=PNG[:1000], declared=len(PNG))
     failure = await failure_of(fetcher)
-    assert (failure.kind, len(delivery.heads)) == (FailureKind.NETWORK, TRIES)
-    delivery.turns["/out.png"] = [delivery.pages["/out.png"], Page(status=502), Page(body=PNG)]
+    assert (failure.kind, failure.detail) == (FailureKind.NETWORK, "RemoteProtocolError")
+    delivery.pages["/out.png"] = Page(body=PNG)
     assert taken(await fetcher.fetch(Output(url=URL))) == PNG
 
 
