@@ -40,7 +40,7 @@ from providers.base import (
 )
 from providers.calls import Reply
 from providers.pictures import data_uri, file_name, files_of, read
-from providers.templates import check_template, is_picture, names_in, outputs_of, picture_values, pointed, render
+from providers.templates import check_template, outputs_of, picture_values, pointed, render, wants_picture
 
 INLINE_BYTES = 256_000
 """How long a picture may be as a data URI."""
@@ -55,14 +55,10 @@ _MODEL = re.compile(rf"(?P<deployment>deployment:)?(?P<name>{_OWNED})|(?:{_OWNED
 _PERCENT = re.compile(r"^\s*(\d{1,3})%\s*\|", re.MULTILINE)
 _CODE = re.compile(r"\bE\d{3,4}\b")
 _MODERATED = re.compile(r"nsfw|flagged as sensitive|\bE005\b|content policy|safety (?:checker|system)", re.IGNORECASE)
-_CODES = {
-    "E1001": FailureKind.UNSUPPORTED,  # out of memory: too large here, perhaps not elsewhere
-    "E6716": FailureKind.TIMEOUT,  # did not start in time
-}
-_ORDER_KINDS = {
-    404: FailureKind.UNSUPPORTED,  # no such model
-    504: FailureKind.UNCERTAIN,  # a gateway gave up on an order that may have arrived
-}
+# Out of memory: too large here, perhaps not elsewhere. Did not start in time.
+_CODES = {"E1001": FailureKind.UNSUPPORTED, "E6716": FailureKind.TIMEOUT}
+# No such model. A gateway gave up on an order that may have arrived.
+_ORDER_KINDS = {404: FailureKind.UNSUPPORTED, 504: FailureKind.UNCERTAIN}
 
 
 class _Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +66,7 @@ class _Metrics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """A prediction, as far as it is needed; `status` is open, since new ones have come before."""
-
+    # `status` is open: new ones have come before.
     id: Annotated[str, msgspec.Meta(min_length=1)]
     status: str
     output: Any = None
@@ -184,8 +179,10 @@ class Replicate:
 
     async def _order(self, task: Task, model: Model, reporter: Reporter, *, uploads: list[str]) -> Snapshot:
         path, body = _address(model)
-        pictures, is_wanted = files_of(task), any(is_picture(name) for name in names_in(model.input))
-        given = [await self._give(picture, task, reporter, uploads=uploads) for picture in pictures if is_wanted]
+        given: list[str | None] = [
+            await self._give(picture, task, reporter, uploads=uploads) if wants_picture(model.input, n) else None
+            for n, picture in enumerate(files_of(task), 1)
+        ]
         body["input"] = render(model.input, {**task.parameters, **picture_values(given), "attempt": task.attempt})
         if task.hook_url:
             body |= {"webhook": task.hook_url, "webhook_events_filter": ["completed"]}

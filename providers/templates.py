@@ -51,6 +51,11 @@ def is_picture(name: str) -> bool:
     return name in PICTURES or bool(re.fullmatch(r"image[0-9]+", name))
 
 
+def wants_picture(template: Any, n: int) -> bool:
+    """Whether a template mentions the n-th picture, counted from 1: one that it does not mention is not sent."""
+    return bool(names_in(template) & {"images", f"image{n}", *(["image"] if n == 1 else [])})
+
+
 def picture_values(pictures: list[Any]) -> dict[str, Any]:
     """Give pictures, in whatever form an adapter sends them, the names that a template may use."""
     if not pictures:

@@ -5,7 +5,7 @@ import binascii
 import io
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -19,7 +19,7 @@ class NotAPicture(Exception):
 def picture_in(inputs: Mapping[str, Any], uploaded: Mapping[str, bytes]) -> Image.Image | None:
     """Open the first picture of an input, a data URI or the address of an upload; None where there is none."""
     for value in inputs.values():
-        first = value[0] if isinstance(value, list) and value else value
+        first = next(iter(cast("list[object]", value)), None) if isinstance(value, list) else value
         if isinstance(first, str) and first.startswith(("data:", "http")):
             return _opened(first, uploaded)
     return None

@@ -8,14 +8,11 @@ import asyncio
 import base64
 import email
 import email.policy
-import hashlib
 import hmac
 import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from providers.base import Exposure, Model, Setup
@@ -36,6 +33,7 @@ from tests.emulators.base import (
 from tests.emulators.case import Case
 from tests.emulators.drawing import NotAPicture, draw, picture_in
 from tests.emulators.hooks import Ring, forged, ring
+from tests.emulators.replicate_records import Prediction, file_of, seconds, shown
 
 SECRET = "r8_canary5f0ekingfisher"
 PROMPT = "canary: a kingfisher over water"
@@ -43,23 +41,6 @@ VERSION = "f121d640bd286e1fdc67f9799164c1d5be36ff74576ee11c803ae5b665dd46aa"
 TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
 TOLD = f"{PROMPT} at https://api.replicate.com/v1/files/canary for {SECRET}"
 """What an error text of a model may hold, and ours may not."""
-HOUR_S = 3600
-
-
-@dataclass
-class Prediction:
-    """One prediction; `states` are those that it goes through before its end."""
-
-    id: str
-    body: Json
-    model: str
-    version: str
-    states: list[str]
-    deadline_s: float | None
-    created: float = field(default_factory=time.time)
-    completed: float | None = None
-    status: str = "starting"
-    ended: Json = field(default_factory=dict[str, Any])
 
 
 class ReplicateEmulator(Emulator):
@@ -112,13 +93,13 @@ class ReplicateEmulator(Emulator):
             model=f"{owner}/{name}" if owner else "someone/something",
             version=version if is_version else "hidden",
             states=list(self.states),
-            deadline_s=_seconds(seen.headers.get("cancel-after", "")),
+            deadline_s=seconds(seen.headers.get("cancel-after", "")),
         )
         self.predictions[prediction.id] = prediction
         await self._hook(prediction, {Ring.EARLY, Ring.FORGED})
         if self.run_s:
             self._running = asyncio.create_task(self._run(prediction))
-        return answer_json(self._shown(prediction), 201)
+        return answer_json(shown(prediction, self.url), 201)
 
     async def get(self, seen: Seen, id: str) -> Answer:  # noqa: A002  the name stands in the path
         """Show a prediction, one step further."""
@@ -129,12 +110,12 @@ class ReplicateEmulator(Emulator):
             return _problem(404, "Not found", f"{id} {TOLD}")
         if not self.run_s:
             await self._step(prediction)
-        return answer_json(self._shown(prediction))
+        return answer_json(shown(prediction, self.url))
 
     async def list(self, seen: Seen) -> Answer:
         """Show all predictions."""
-        shown = [self._shown(prediction) for prediction in self.predictions.values()]
-        return _unauthenticated(seen) or answer_json({"next": None, "previous": None, "results": shown})
+        found = [shown(prediction, self.url) for prediction in self.predictions.values()]
+        return _unauthenticated(seen) or answer_json({"next": None, "previous": None, "results": found})
 
     async def cancel(self, seen: Seen, id: str) -> Answer:  # noqa: A002
         """Stop a prediction; one that ended stays as it is."""
@@ -145,7 +126,7 @@ class ReplicateEmulator(Emulator):
             return _problem(404, "Not found", id)
         if prediction.status not in TERMINAL:
             await self._end(prediction, {"status": "canceled"})
-        return answer_json(self._shown(prediction))
+        return answer_json(shown(prediction, self.url))
 
     async def upload(self, seen: Seen) -> Answer:
         """Keep a file, from a multipart form with a part `content`."""
@@ -156,7 +137,12 @@ class ReplicateEmulator(Emulator):
         parts = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
         content = parts["content"].get_payload(decode=True)
         assert isinstance(content, bytes)
-        made = self._file(parts["content"].get_filename() or "file", parts["content"].get_content_type(), content)
+        made = file_of(
+            content,
+            self.url,
+            name=parts["content"].get_filename() or "file",
+            media_type=parts["content"].get_content_type(),
+        )
         self.files[made["id"]] = (made, content)
         return answer_json(made, 201)
 
@@ -222,13 +208,17 @@ class ReplicateEmulator(Emulator):
         except NotAPicture:
             return {"status": "failed", "error": f"cannot identify image file: {TOLD} (E1000)"}
         self.outputs[prediction.id] = drawn
-        url = f"{self.url}/pbxt/{prediction.id}/out-0.png"
-        return {"status": "succeeded", "output": url, "metrics": {"predict_time": 1.25}, **self.ending}
+        return {
+            "status": "succeeded",
+            "output": f"{self.url}/pbxt/{prediction.id}/out-0.png",
+            "metrics": {"predict_time": 1.25},
+            **self.ending,
+        }
 
     async def _hook(self, prediction: Prediction, when: set[Ring]) -> None:
-        url = prediction.body.get("webhook")
-        for wanted in when & set(self.rings) if url else ():
-            body = json.dumps(self._shown(prediction)).encode()
+        url = str(prediction.body.get("webhook", ""))
+        for wanted in when & set(self.rings) if url else set[Ring]():
+            body = json.dumps(shown(prediction, self.url)).encode()
             await ring(forged(url) if wanted is Ring.FORGED else url, body, self._signed)
             return
 
@@ -241,52 +231,6 @@ class ReplicateEmulator(Emulator):
             "webhook-timestamp": now,
             "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
         }
-
-    def _shown(self, prediction: Prediction) -> Json:
-        own = f"{self.url}/v1/predictions/{prediction.id}"
-        deadline = prediction.created + prediction.deadline_s if prediction.deadline_s else None
-        return {
-            "id": prediction.id,
-            "model": prediction.model,
-            "version": prediction.version,
-            "input": prediction.body["input"],
-            "output": None,
-            "logs": " 40%|████      | 4/10 [00:01<00:01]" if prediction.status == "processing" else "",
-            "error": None,
-            "status": prediction.status,
-            "source": "api",
-            "created_at": _time(prediction.created),
-            "started_at": None if prediction.status == "starting" else _time(prediction.created),
-            "completed_at": _time(prediction.completed),
-            "deadline": _time(deadline),
-            "data_removed": False,
-            "metrics": {},
-            "urls": {"get": own, "cancel": f"{own}/cancel", "web": f"https://replicate.com/p/{prediction.id}"},
-            **prediction.ended,
-        }
-
-    def _file(self, name: str, media_type: str, content: bytes) -> Json:
-        ident, now = secrets.token_urlsafe(24), time.time()
-        return {
-            "id": ident,
-            "name": name,
-            "content_type": media_type,
-            "size": len(content),
-            "etag": hashlib.md5(content).hexdigest(),
-            "checksums": {"sha256": hashlib.sha256(content).hexdigest(), "md5": hashlib.md5(content).hexdigest()},
-            "metadata": {},
-            "created_at": _time(now),
-            "expires_at": _time(now + 24 * HOUR_S),
-            "urls": {"get": f"{self.url}/v1/files/{ident}"},
-        }
-
-
-def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _seconds(text: str) -> float | None:
-    return float(text.removesuffix("s")) if text else None
 
 
 def _problem(status: int, title: str, detail: str) -> Answer:
