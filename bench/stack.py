@@ -98,9 +98,9 @@ class Stack:
             yield running
 
     @asynccontextmanager
-    async def pretended_worker(self, pool: str, *operations: str) -> AsyncGenerator[None]:
+    async def pretended_worker(self, pool: str, *providers: str) -> AsyncGenerator[None]:
         """Say that a worker lives, so that jobs are accepted, where nobody is to run them."""
-        facts = Facts(pool=pool, operations=operations)
+        facts = Facts(pool=pool, providers=providers)
         process = Process(id=uuid4(), role="worker", facts=facts)
         await self.processes.register(process, lease_s=3_600)
         try:

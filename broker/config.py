@@ -1,6 +1,5 @@
 """Reads lethe.toml: checked whole, or refused with file, line and reason."""
 
-import ipaddress
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from broker.operations import OPERATIONS
-from broker.routes import INHOUSE_MODELS, Config, InhouseProvider, Name, OutsideProvider, Provider, Route
+from broker.routes import INHOUSE_MODELS, Config, InhouseProvider, Name, OutsideProvider, Provider, Route, is_loopback
 from policies.toml_file import TomlFile, TomlPath
 from providers.base import Exposure, Model, Terms
 from providers.registry import ADAPTERS
@@ -135,14 +134,6 @@ def _model_fault(operation: str, model: Model, terms: Terms) -> Fault:
         return "input", f"${min(unknown)} is no parameter of {operation}; there is {', '.join(['image', *parameters])}"
     strange = set(model.values) - set(parameters)
     return ("values", f"{min(strange)} is no parameter of {operation}") if strange else ("", "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _route(file: TomlFile, n: int, providers: dict[str, Provider]) -> Route:

@@ -20,6 +20,7 @@ class What(StrEnum):
     UPLOAD = "upload"
     PARAMETERS = "parameters"
     OUTPUT = "output"
+    RECORD = "record"  # what a provider wrote down of an attempt: texts, parameters, logs
 
 
 class Holder(StrEnum):
@@ -70,10 +71,14 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     ref: str
     detail: str
     """For a key: its keyholder's incarnation, hex. For a process: its role. For a provider: its exposure."""
+    provider: str = ""
+    """Whose hands it is in, where it is not ours: the provider's name in lethe.toml."""
     fence: int
     opened_at: datetime
     closed_at: datetime | None
     evidence: Evidence | None
+    until: datetime | None = None
+    """The time in the words `expires_by`, `kept_by_terms` and `purge_pending`."""
     is_served: bool
     """Whether it is of an output that the job's user may fetch."""
 

@@ -1,59 +1,126 @@
-"""What the live workers can do right now: which operations can run, in which pool, and how fast."""
+"""What can run right now: which providers live workers serve, how they stand, and where a job goes first."""
 
 import time
+from uuid import UUID
 
-from broker.config import Config
-from broker.errors import OperationUnavailable
+from broker.breaker import Breaker
+from broker.circuits import CircuitState
+from broker.errors import OperationUnavailable, Refused
+from broker.reload import LiveConfig
+from broker.routing import Needs, Standing, Verdict, explain
+from broker.store.jobs import JobStore
 from broker.store.processes import Process, ProcessStore
-from providers.base import Estimate, ProviderFailure
+from policies.base import Facts, ProviderTerms, Refuse
+from policies.registry import Policies
+from providers.base import Estimate, Exposure, ProviderFailure
 from providers.estimates import estimate
 
 FRESH_S = 1.0
 
 
 class Fleet:
-    """A view of the processes table, at most a second old."""
+    """A view of workers, queues and breakers, at most a second old."""
 
-    def __init__(self, processes: ProcessStore, config: Config) -> None:
+    def __init__(
+        self, processes: ProcessStore, jobs: JobStore, *, config: LiveConfig, policies: Policies, breaker: Breaker
+    ) -> None:
         self._processes = processes
+        self._jobs = jobs
         self._config = config
+        self._policies = policies
+        self._breaker = breaker
         self._workers: list[Process] = []
+        self._standings: dict[str, Standing] = {}
         self._seen_s = float("-inf")
 
-    def pool_of(self, operation: str) -> str | None:
-        """Return the pool that an operation is routed to."""
-        return self._config.pool_of(operation)
-
-    async def operations(self) -> frozenset[str]:
-        """Return the operations that a live worker can run."""
+    async def operations(self) -> dict[str, list[Verdict]]:
+        """Return the operations that can run right now, each with the providers that would run it."""
         await self._look()
-        return frozenset(
-            name for worker in self._workers for name in worker.facts.operations if self._routed(worker, name)
-        )
+        judged = {name: self._explain(Needs.any_of(name)) for name in self._config.current.operations}
+        able = {name: [verdict for verdict in verdicts if not verdict.reason] for name, verdicts in judged.items()}
+        return {name: verdicts for name, verdicts in able.items() if verdicts}
+
+    async def candidates(self, needs: Needs, *, job_id: UUID) -> list[str]:
+        """
+        Name the providers that a job may go to, the first one first.
+
+        Raises Refused where only policies stand in the way, OperationUnavailable where nobody can do it right now.
+        """
+        await self._look()
+        verdicts = self._explain(needs, seed=job_id.int)
+        names = [verdict.provider for verdict in verdicts if not verdict.reason]
+        if names:
+            return names
+        if verdicts and all(verdict.is_refused for verdict in verdicts):
+            raise Refused(verdicts[0].reason)
+        reasons = "; ".join(sorted({verdict.reason for verdict in verdicts})) or "it has no route"
+        raise OperationUnavailable(f"nobody can run {needs.operation} as it is asked right now: {reasons}")
+
+    async def pool_for(self, needs: Needs, *, job_id: UUID) -> str:
+        """Return the pool of workers that a job should wait for; raise as candidates() does."""
+        return self._config.current.providers[(await self.candidates(needs, job_id=job_id))[0]].pool
 
     async def require(self, operation: str) -> None:
-        """Raise OperationUnavailable when nobody alive can run it."""
-        if operation not in await self.operations():
-            raise OperationUnavailable(f"no live worker can run {operation} right now")
+        """Raise OperationUnavailable when nobody alive can run even its plainest task."""
+        await self.candidates(Needs.any_of(operation), job_id=UUID(int=0))
+
+    def pool_of(self, operation: str) -> str | None:
+        """Return the pool that an operation's plainest task would wait for."""
+        names = [v.provider for v in self._explain(Needs.any_of(operation)) if not v.reason]
+        return self._config.current.providers[names[0]].pool if names else None
+
+    def terms(self, operation: str) -> list[ProviderTerms]:
+        """Return the terms of every provider that may see a picture of an operation under this profile."""
+        routed = (provider.terms for provider in self._config.current.routed(operation))
+        return [terms for terms in routed if self._disclose(terms) is None]
+
+    def exposure_of(self, operation: str) -> Exposure:
+        """Return who may see or keep the pictures of an operation: the widest that its route and the profile allow."""
+        exposures = (terms.exposure for terms in self.terms(operation))
+        return max(exposures, key=lambda exposure: exposure.rank, default=Exposure.LOCAL)
+
+    def deadline_s(self, operation: str) -> float:
+        """Return within what time a job of this operation has to end, by its route."""
+        route = self._config.current.route(operation)
+        return float("inf") if route is None or route.deadline_s is None else route.deadline_s
 
     def estimate(self, operation: str, parameters: dict[str, str | int], width: int, height: int) -> Estimate | None:
         """Expect the cost of a job from the fastest live worker's own rates; None where no rate is published."""
-        if not parameters:
-            return None  # nothing to scale or filter by: `noop`
+        routed = self._config.current.routed(operation)
+        if not parameters or any(provider.adapter != "inhouse" for provider in routed):
+            return None  # nothing to scale or filter by, or somebody else's model may do it
         found: list[Estimate] = []
         for worker in self._workers:
-            if operation in worker.facts.operations and worker.facts.speeds:
+            if worker.facts.speeds:
                 try:
                     found.append(estimate(worker.facts.speeds, parameters, width=width, height=height))
                 except ProviderFailure:
                     continue
         return min(found, key=lambda expected: expected.model_s, default=None)
 
-    def _routed(self, worker: Process, operation: str) -> bool:
-        return self._config.pool_of(operation) == worker.facts.pool
+    def _explain(self, needs: Needs, *, seed: int = 0) -> list[Verdict]:
+        return explain(self._config.current, needs, disclose=self._disclose, standings=self._standings, seed=seed)
+
+    def _disclose(self, terms: ProviderTerms) -> Refuse | None:
+        # The worker asks again with the picture in its hands; that it is clean by then is the worker's business.
+        return self._policies.disclose(Facts(operation="", is_clean=True), terms)
 
     async def _look(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._seen_s > FRESH_S:
-            self._workers = [process for process in await self._processes.alive() if process.role != "broker"]
-            self._seen_s = now_s
+        if now_s - self._seen_s <= FRESH_S:
+            return
+        config = self._config.current
+        self._workers = [process for process in await self._processes.alive() if process.role != "broker"]
+        outside = [name for name, provider in config.providers.items() if provider.adapter != "inhouse"]
+        breakers = await self._breaker.standings(outside)
+        ages = await self._jobs.queue_ages() if any(r.overflow_after_s for r in config.routes.values()) else {}
+        live = {name for worker in self._workers for name in worker.facts.providers}
+        self._standings = {
+            name: Standing(
+                is_live=name in live,
+                is_open=name in breakers and breakers[name].state is CircuitState.OPEN,
+                queued_for_s=ages.get(provider.pool, 0.0) if provider.adapter == "inhouse" else 0.0,
+            )
+            for name, provider in config.providers.items()
+        }
+        self._seen_s = now_s

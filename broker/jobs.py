@@ -80,6 +80,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     finish_by: datetime
     outputs_until: datetime | None
     charged: bool
+    cost_usd: float = 0.0
+    """What its attempts at providers cost so far; estimates where a provider does not say."""
+    exposure: str = "local"
+    """Who may have seen or kept its picture: the widest exposure of its attempts."""
+    provider_copies: str = "none"
+    """What is known of the copies that providers had: none, deleted, expires, pending, kept or unknown."""
     finish_within_s: float
     """Seconds left until `finish_by` when the row was read, by the database's clock."""
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from broker.custody import Copy, Domain, Evidence, What
 from broker.jobs import Job
+from providers.base import Exposure
 
 ED25519 = b"\x01"
 PROVIDER_WORDS: dict[Evidence | None, str] = {
@@ -42,6 +43,8 @@ class CopyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     opened_at: str
     closed_at: str = ""
     evidence: str = ""
+    provider: str = ""
+    until: str = ""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,14 +65,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[CopyLine, ...]
 
 
-def statement(job: Job, copies: list[Copy], *, exposure: str, settled_at: datetime) -> Receipt:
-    """State a settled job; outputs are not uploads and are left out."""
+def statement(job: Job, copies: list[Copy], *, exposure: str, settled_at: datetime, revision: int = 1) -> Receipt:
+    """State a settled job; outputs in our hands are not uploads and are left out, those at providers are not."""
     assert job.outcome is not None
     assert job.decided_at is not None
     return Receipt(
         type=TYPE,
         job=job.public_id,
-        revision=1,
+        revision=revision,
         operation=job.operation,
         outcome=job.outcome,
         code=job.code,
@@ -79,7 +82,7 @@ def statement(job: Job, copies: list[Copy], *, exposure: str, settled_at: dateti
         decided_at=whole_seconds(job.decided_at),
         settled_at=whole_seconds(settled_at),
         provider_copies=provider_copies(copies),
-        copies=tuple(_line(copy) for copy in copies if copy.what is not What.OUTPUT),
+        copies=tuple(_line(c) for c in copies if c.domain is Domain.PROVIDER or c.what is not What.OUTPUT),
     )
 
 
@@ -87,6 +90,18 @@ def provider_copies(copies: list[Copy]) -> str:
     """Say in one word what is known of the copies that providers had: the least certain of all."""
     words = {PROVIDER_WORDS[copy.evidence] for copy in copies if copy.domain is Domain.PROVIDER}
     return max(words, key=LEAST_CERTAIN_LAST.index, default="none")
+
+
+def exposure_of(copies: list[Copy]) -> Exposure:
+    """Say who may have seen or kept the picture: the widest exposure of all copies that went to providers."""
+    exposures = [Exposure(copy.detail) for copy in copies if copy.domain is Domain.PROVIDER]
+    return max(exposures, key=lambda exposure: exposure.rank, default=Exposure.LOCAL)
+
+
+def settled_at(copies: list[Copy]) -> datetime:
+    """Say when the last copy of ours was seen to be gone."""
+    ours = (copy.closed_at for copy in copies if copy.domain is Domain.OURS and copy.closed_at is not None)
+    return max(ours, default=datetime.now(UTC))
 
 
 def whole_seconds(at: datetime) -> str:
@@ -102,6 +117,8 @@ def _line(copy: Copy) -> CopyLine:
         opened_at=whole_seconds(copy.opened_at),
         closed_at=whole_seconds(copy.closed_at) if copy.closed_at else "",
         evidence=copy.evidence or "",
+        provider=copy.provider,
+        until=whole_seconds(copy.until) if copy.until else "",
     )
 
 

@@ -6,11 +6,15 @@ from collections.abc import Awaitable
 
 import structlog
 
-from broker.errors import BrokerError, IllegalTransition, QueueUnavailable
-from broker.jobs import Job, JobState, Outcome
+from broker.errors import BrokerError, IllegalTransition, OperationUnavailable, QueueUnavailable, Refused
+from broker.fleet import Fleet
+from broker.jobs import Job, Outcome
 from broker.lease import Lease
+from broker.operations import OPERATIONS
 from broker.queue import Bell
+from broker.routing import Needs
 from broker.settle import Settler
+from broker.store.jobs import Waiting
 from broker.store.stores import Stores
 
 log = structlog.get_logger()
@@ -23,11 +27,20 @@ class Rescue:
     """Runs in every broker and every worker, so that either side alone suffices."""
 
     def __init__(
-        self, stores: Stores, *, settler: Settler, bell: Bell, lease: Lease, every_s: float, max_crashes: int
+        self,
+        stores: Stores,
+        *,
+        settler: Settler,
+        bell: Bell,
+        fleet: Fleet,
+        lease: Lease,
+        every_s: float,
+        max_crashes: int,
     ) -> None:
         self._jobs = stores.jobs
         self._settler = settler
         self._bell = bell
+        self._fleet = fleet
         self._lease = lease
         self._every_s = every_s
         self._max_crashes = max_crashes
@@ -54,6 +67,21 @@ class Rescue:
             tasks.create_task(self._slotted(self._settler.settle_or_postpone(job)))
         for waiting in await self._jobs.unclaimed(after_s=RING_AGAIN_S):
             await self._bell.ring(waiting.id, fence=waiting.fence, pool=waiting.pool)
+            await self._move(waiting)
+
+    async def _move(self, waiting: Waiting) -> None:
+        """Let a job that nobody claims wait elsewhere: its pool is congested, or its workers are gone."""
+        if waiting.was_tried or waiting.operation not in OPERATIONS:
+            return
+        needs = Needs(operation=waiting.operation, parameters=waiting.parameters, pictures=waiting.pictures)
+        try:
+            pool = await self._fleet.pool_for(needs, job_id=waiting.id)
+        except (OperationUnavailable, Refused):
+            return  # it waits for its deadline: a worker may come back
+        job = await self._jobs.move(waiting, pool) if pool != waiting.pool else None
+        if job is not None:
+            log.info("job_moved", job_id=str(job.id), pool=pool)
+            await self._ring(job)
 
     async def _expire(self, job: Job) -> None:
         try:
@@ -89,4 +117,4 @@ class Rescue:
 
 
 def _overdue_code(job: Job) -> str:
-    return "not_finished_in_time" if job.state is JobState.RUNNING else "not_started_in_time"
+    return "not_started_in_time" if job.started_at is None else "not_finished_in_time"

@@ -1,8 +1,10 @@
 """The vocabulary of lethe.toml: providers, routes, and the whole of both once it is checked (`config.py` does that)."""
 
+import ipaddress
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -93,6 +95,11 @@ class OutsideProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return frozenset(self.operation)
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether it answers on this machine."""
+        return is_loopback(urlsplit(self.base_url).hostname or "")
+
+    @property
     def adapter_terms(self) -> Terms:
         """What the adapter documents."""
         return ADAPTERS[self.adapter].terms
@@ -166,3 +173,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the routed providers that the workers of a pool run."""
         routed = {name for route in self.routes.values() for name in route.providers}
         return {name: p for name, p in self.providers.items() if p.pool == pool and name in routed}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

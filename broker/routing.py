@@ -28,6 +28,15 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     pictures: int = 1
     pixels: int | None = None
 
+    @classmethod
+    def any_of(cls, operation: str) -> "Needs":
+        """What the plainest task of an operation asks for; a required text stands there empty."""
+        known = OPERATIONS[operation]
+        plain = {
+            name: "" if p.default is None else p.default for name, p in known.parameters.items() if p.default != ""
+        }
+        return cls(operation=operation, parameters=plain, pictures=known.pictures.min)
+
     @property
     def count(self) -> int:
         """How many outputs are wanted."""

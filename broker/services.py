@@ -8,19 +8,23 @@ from pathlib import Path
 import msgspec
 from arq.connections import ArqRedis
 
+from broker.breaker import Breaker
 from broker.cancel import Cancellation
 from broker.changes import Changes
-from broker.config import Config, load_config
 from broker.fleet import Fleet
 from broker.guard import Guard
+from broker.hints import Hints
 from broker.intake import Intake
 from broker.lease import Lease
 from broker.metrics import Metrics
+from broker.purges import AskProvider, Purges, ask_nobody
 from broker.queue import Bell, connect
 from broker.receipts import Signer
+from broker.reload import LiveConfig
 from broker.rescue import Rescue
 from broker.settings import Settings
 from broker.settle import Settler
+from broker.slots import Slots
 from broker.store.blobs import BlobStore
 from broker.store.database import Database
 from broker.store.keys import Keyholder
@@ -38,7 +42,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a composition root hands to controllers, or to the runner of jobs."""
 
     settings: Settings
-    config: Config
+    config: LiveConfig
     policies: Policies
     metrics: Metrics
     stores: Stores
@@ -47,8 +51,12 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     signer: Signer
     bell: Bell
     changes: Changes
+    hints: Hints
+    breaker: Breaker
+    slots: Slots
     lease: Lease
     fleet: Fleet
+    purges: Purges
     settler: Settler
     intake: Intake
     cancellation: Cancellation
@@ -57,15 +65,34 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> AsyncGenerator[Services, None]:
-    """Wire everything, take a lease, keep the background loops going, and let go of all of it at the end."""
-    services = _wire(settings, role=role, facts=facts, guard=guard)
+async def open_services(
+    settings: Settings,
+    *,
+    role: str,
+    facts: Facts,
+    guard: Guard,
+    config: LiveConfig | None = None,
+    ask: AskProvider = ask_nobody,
+) -> AsyncGenerator[Services, None]:
+    """
+    Wire everything, take a lease, keep the background loops going, and let go of all of it at the end.
+
+    `ask` speaks to providers for settle; only a relay worker has one that does.
+    """
+    services = _wire(settings, role=role, facts=facts, guard=guard, config=config or live_config(settings), ask=ask)
     await services.stores.database.open()
     await services.heartbeat.open()
     try:
         await services.lease.open()
         await services.stores.receipts.key_used(services.signer.vkey)
-        async with _running(services.lease.run(), services.changes.run(), services.rescue.run(), services.sweep.run()):
+        async with _running(
+            services.lease.run(),
+            services.changes.run(),
+            services.hints.run(),
+            services.config.run(),
+            services.rescue.run(),
+            services.sweep.run(),
+        ):
             yield services
     finally:
         await _close(services)
@@ -91,19 +118,26 @@ async def _close(services: Services) -> None:
     await services.heartbeat.aclose()
 
 
-def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Services:
-    config = load_config(Path(settings.config_file) if settings.config_file else None)
+def live_config(settings: Settings) -> LiveConfig:
+    """Read lethe.toml, and be ready to read it again; raise ConfigInvalid."""
+    return LiveConfig(Path(settings.config_file) if settings.config_file else None)
+
+
+def _wire(
+    settings: Settings, *, role: str, facts: Facts, guard: Guard, config: LiveConfig, ask: AskProvider
+) -> Services:
     policies = Policies(load_profile(settings.profile))
     database = Database(settings.postgres_dsn, connections=settings.postgres_connections)
     stores = make_stores(database, Keyholder(settings.keyholder_socket), BlobStore(settings.blobs_url))
     redis = connect(settings.redis_url)
     signer = load_signer(Path(settings.receipt_key_file), settings.receipt_name)
-    metrics, bell, changes = Metrics(), Bell(redis), Changes(redis)
-    fleet = Fleet(stores.processes, config)
+    metrics, bell, changes, breaker = Metrics(), Bell(redis), Changes(redis), Breaker(redis)
+    fleet = Fleet(stores.processes, stores.jobs, config=config, policies=policies, breaker=breaker)
     # A connection of its own: a busy process must not lose its lease in the queue for the others.
     heartbeat = Database(settings.postgres_dsn, connections=1)
     lease = Lease(ProcessStore(heartbeat), guard, role=role, lease_s=settings.lease_s, facts=facts)
-    settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics)
+    purges = Purges(stores, signer=signer, metrics=metrics, ask=ask)
+    settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics, purges=purges)
     intake = Intake(
         stores,
         bell=bell,
@@ -120,6 +154,7 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
         stores,
         settler=settler,
         bell=bell,
+        fleet=fleet,
         lease=lease,
         every_s=settings.rescue_every_s,
         max_crashes=settings.max_crashes,
@@ -135,11 +170,22 @@ def _wire(settings: Settings, *, role: str, facts: Facts, guard: Guard) -> Servi
         signer=signer,
         bell=bell,
         changes=changes,
+        hints=Hints(redis),
+        breaker=breaker,
+        slots=Slots(redis),
         lease=lease,
         fleet=fleet,
+        purges=purges,
         settler=settler,
         intake=intake,
         cancellation=Cancellation(stores, settler=settler, changes=changes, lease=lease),
         rescue=rescue,
-        sweep=Sweep(stores, settler=settler, lease=lease, every_s=SWEEP_EVERY_S, retention=policies.profile.retention),
+        sweep=Sweep(
+            stores,
+            settler=settler,
+            purges=purges,
+            lease=lease,
+            every_s=SWEEP_EVERY_S,
+            retention=policies.profile.retention,
+        ),
     )

@@ -9,6 +9,9 @@ import msgspec
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
+MODEL_SLOTS = 4
+RELAY_SLOTS = 2000
+
 
 class SettingsInvalid(Exception):
     """A LETHE_* variable is missing or cannot be read."""
@@ -30,7 +33,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
     operator_listen: str = "127.0.0.1:8081"
     trusted_proxies: str = ""
     lease_s: Annotated[float, msgspec.Meta(ge=3)] = 10.0
-    slots: Count = 4
+    public_url: str = ""
+    slots: Annotated[int, msgspec.Meta(ge=0)] = 0
+    pictures_at_once: Count = 4
     max_crashes: Count = 3
     upload_idle_s: Positive = 30.0
     upload_within_s: Positive = 600.0
@@ -40,6 +45,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
     def __repr__(self) -> str:
         """Name the settings, never their values."""
         return f"Settings({', '.join(self.__struct_fields__)})"
+
+    def slots_of(self, *, is_relay: bool) -> int:
+        """Say how many jobs a worker runs at once: waiting for a provider costs little, a model costs a machine."""
+        return self.slots or (RELAY_SLOTS if is_relay else MODEL_SLOTS)
 
     @property
     def models_dir(self) -> Path:
@@ -55,6 +64,17 @@ def load_settings(environ: dict[str, str] | None = None) -> Settings:
         return msgspec.convert({k: v for k, v in source.items() if k in known}, Settings, strict=False)
     except msgspec.ValidationError as exc:
         raise SettingsInvalid(f"{exc}; docs/settings.md lists the variables, `lethe doctor` checks them") from exc
+
+
+def resolve_secret(reference: str) -> str | None:
+    """Return what `env:NAME` or `file:/path` refers to; None where it is not there or empty."""
+    kind, _, where = reference.partition(":")
+    if kind == "env":
+        return os.environ.get(where) or None
+    try:
+        return Path(where).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def inherited_environment() -> dict[str, str]:

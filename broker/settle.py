@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,12 +21,12 @@ from broker.errors import (
 from broker.jobs import Job
 from broker.metrics import Held as StillThere
 from broker.metrics import Metrics
-from broker.receipts import Signer, statement
+from broker.purges import Purges
+from broker.receipts import Signer, exposure_of, provider_copies, settled_at, statement
 from broker.store.jobs import SETTLING_LEASE_S
 from broker.store.stores import Stores
 from policies.base import Ending, Facts
 from policies.registry import Policies
-from providers.base import Exposure
 
 log = structlog.get_logger()
 
@@ -45,7 +44,14 @@ class Settler:
     """Destroys copies and finishes jobs; every step may be repeated by anybody who holds the job's fence."""
 
     def __init__(
-        self, stores: Stores, *, signer: Signer, changes: Changes, policies: Policies, metrics: Metrics
+        self,
+        stores: Stores,
+        *,
+        signer: Signer,
+        changes: Changes,
+        policies: Policies,
+        metrics: Metrics,
+        purges: Purges,
     ) -> None:
         self._jobs = stores.jobs
         self._custody = stores.custody
@@ -55,6 +61,7 @@ class Settler:
         self._changes = changes
         self._policies = policies
         self._metrics = metrics
+        self._purges = purges
 
     async def settle(self, job: Job, *, let_go: Held | None = None) -> Job:
         """
@@ -66,6 +73,7 @@ class Settler:
         async with asyncio.timeout(WITHIN_S):
             copies = await self._custody.copies(job.id)
             evidence = await self._destroy(job.id, self._doomed(job, copies), let_go=let_go)
+            await self._purges.at_settle(job.id, copies)
             final = await self._finish(job, evidence)
         log.info("job_finished", job_id=str(job.id), state=final.state, code=final.code, operation=final.operation)
         await self._changes.publish(final)
@@ -174,8 +182,13 @@ class Settler:
             copies = await self._custody.copies(job.id)
         if _uploads(copies):
             raise HolderStillAlive(f"job {job.id}")
-        receipt = statement(job, copies, exposure=_exposure(copies), settled_at=_settled_at(copies))
-        final = await self._jobs.finish(job, note=self._signer.sign(receipt), outputs_for_s=self._outputs_for_s(job))
+        receipt = statement(job, copies, exposure=exposure_of(copies), settled_at=settled_at(copies))
+        final = await self._jobs.finish(
+            job,
+            note=self._signer.sign(receipt),
+            outputs_for_s=self._outputs_for_s(job),
+            provider_copies=provider_copies(copies),
+        )
         if final.decided_at is not None and final.finalized_at is not None:
             took_s = (final.finalized_at - final.decided_at).total_seconds()
             self._metrics.destroyed_seconds.labels(outcome=final.state).observe(took_s)
@@ -206,16 +219,6 @@ def _ours(copies: Sequence[Copy]) -> list[Copy]:
 
 def _uploads(copies: Sequence[Copy]) -> list[Copy]:
     return [copy for copy in _ours(copies) if copy.what is not What.OUTPUT]
-
-
-def _exposure(copies: Sequence[Copy]) -> Exposure:
-    # Without a provider row nothing has left; adapters that disclose record their exposure there.
-    terms = [Exposure(copy.detail) for copy in copies if copy.domain is Domain.PROVIDER]
-    return max(terms, key=lambda exposure: exposure.rank, default=Exposure.LOCAL)
-
-
-def _settled_at(copies: Sequence[Copy]) -> datetime:
-    return max((copy.closed_at for copy in copies if copy.closed_at is not None), default=datetime.now(UTC))
 
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:

@@ -9,6 +9,7 @@ import structlog
 from broker.errors import BrokerError
 from broker.jobs import Job
 from broker.lease import Lease
+from broker.purges import Purges
 from broker.settle import Settler
 from broker.store.jobs import BATCH
 from broker.store.stores import Stores
@@ -16,17 +17,31 @@ from policies.retention import Retention
 
 log = structlog.get_logger()
 
+ORPHANED_AFTER_S = 3600.0
+"""A purge that no worker has finished this long after its time never will be: its copies are `unknown`."""
+
 
 class Sweep:
     """Runs in every broker and every worker, so that either side alone suffices."""
 
-    def __init__(self, stores: Stores, *, settler: Settler, lease: Lease, every_s: float, retention: Retention) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        *,
+        settler: Settler,
+        purges: Purges,
+        lease: Lease,
+        every_s: float,
+        retention: Retention,
+    ) -> None:
         self._jobs = stores.jobs
         self._custody = stores.custody
         self._processes = stores.processes
         self._users = stores.users
         self._blobs = stores.blobs
+        self._attempts = stores.attempts
         self._settler = settler
+        self._purges = purges
         self._lease = lease
         self._every_s = every_s
         self._retention = retention
@@ -52,6 +67,8 @@ class Sweep:
         # Batch after batch: a busy server finishes more jobs in a minute than one statement takes.
         while await self._jobs.forget(records_for_s=self._retention.records_for_s) == BATCH:
             continue
+        orphaned = await self._attempts.orphaned(after_s=ORPHANED_AFTER_S)
+        await self._all([self._purges.go_on(attempt) for attempt in orphaned])
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
         await self._processes.forget_dead()
 

@@ -17,9 +17,9 @@ EVIDENCE_WORDS: Final[dict[Evidence, str]] = {
     Evidence.OVERWRITTEN: "its buffers were overwritten",
     Evidence.LEASE_ENDED: "its holder was killed by its guard before its lease ended",
     Evidence.DELETED_BY_API: "the provider says that it deleted it",
-    Evidence.EXPIRES_BY: "the provider documents that it deletes it by then",
+    Evidence.EXPIRES_BY: "the provider documents that it is deleted by then",
     Evidence.KEPT_BY_TERMS: "the provider keeps it, by its terms",
-    Evidence.PURGE_PENDING: "the provider has not answered yet; asking goes on",
+    Evidence.PURGE_PENDING: "the provider has not confirmed its deletion yet; asking goes on",
     Evidence.UNKNOWN: "nothing is known",
 }
 
@@ -31,6 +31,9 @@ _THINGS: Final = {
     ("key", "parameters"): "key of the parameters",
     ("blob", "output"): "output, encrypted",
     ("key", "output"): "key of the output",
+    ("provider", "upload"): "picture",
+    ("provider", "output"): "output",
+    ("provider", "record"): "record of the order",
 }
 
 
@@ -87,4 +90,6 @@ def _counted(copies: list[CopyLine]) -> str:
 
 def _line(copy: CopyLine) -> str:
     when = f" ({copy.closed_at})" if copy.closed_at else ""
-    return f"  {thing(copy.holder, copy.what)}: {in_words(copy.evidence)}{when}"
+    whose = f" at {copy.provider}" if copy.provider else ""
+    until = f", until {copy.until}" if copy.until else ""
+    return f"  {thing(copy.holder, copy.what)}{whose}: {in_words(copy.evidence)}{until}{when}"

@@ -82,7 +82,8 @@ class ProviderFailure(ProviderError):
     A provider could not do the task; `detail` and `code` hold ids and codes, never content or URLs.
 
     `after_s` is when the provider wants to be asked again. `is_unsent` says that nothing of the task has left us, so
-    that no copy can be there. `cost_usd` is what the failure costs, where the provider says so.
+    that no copy can be there. `is_unanswered` says that the question failed, which says nothing of the attempt that it
+    was about. `cost_usd` is what the failure costs, where the provider says so.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class ProviderFailure(ProviderError):
         *,
         after_s: float | None = None,
         is_unsent: bool = False,
+        is_unanswered: bool = False,
         cost_usd: float | None = None,
     ) -> None:
         super().__init__(f"{kind}: {detail}" if detail else str(kind))
@@ -99,6 +101,7 @@ class ProviderFailure(ProviderError):
         self.detail = detail
         self.after_s = after_s
         self.is_unsent = is_unsent
+        self.is_unanswered = is_unanswered
         self.cost_usd = cost_usd
 
 

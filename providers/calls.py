@@ -114,12 +114,17 @@ def decoded(reply: Reply, into: type[T], *, is_order: bool = False) -> T:
         return msgspec.json.decode(reply.body, type=into)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
         kind = FailureKind.UNCERTAIN if is_order else FailureKind.PROVIDER_ERROR
-        raise ProviderFailure(kind, "unreadable_answer") from None
+        raise ProviderFailure(kind, "unreadable_answer", is_unanswered=not is_order) from None
 
 
 def refused(reply: Reply, kind: FailureKind | None = None, *, detail: str = "") -> ProviderFailure:
     """Make the failure of an answer that is no success: by its status, unless the adapter knows its kind."""
-    return ProviderFailure(kind or kind_of(reply.status), detail or f"status_{reply.status}", after_s=reply.after_s())
+    return ProviderFailure(
+        kind or kind_of(reply.status),
+        detail or f"status_{reply.status}",
+        after_s=reply.after_s(),
+        is_unanswered=kind is None and reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
 
 
 def kind_of(status: int) -> FailureKind:

@@ -1,5 +1,23 @@
 """Every adapter by the name that lethe.toml gives it; their terms can be read without making one."""
 
-from providers.base import Provider
+from typing import Protocol
 
-ADAPTERS: dict[str, type[Provider]] = {}
+from providers.base import Provider, Setup, Terms
+from providers.openai_images import OpenAIImages
+from providers.replicate import Replicate
+
+
+class Adapter(Protocol):
+    """The class of an adapter: its terms, and how one is made."""
+
+    @property
+    def terms(self) -> Terms:
+        """What holds for everything that it does."""
+        ...
+
+    def __call__(self, setup: Setup, /) -> Provider:
+        """Make one; raise ProviderFailure or msgspec.ValidationError where its options are not right."""
+        ...
+
+
+ADAPTERS: dict[str, Adapter] = {"replicate": Replicate, "openai_images": OpenAIImages}

@@ -7,7 +7,6 @@ import asyncio
 import os
 from pathlib import Path
 
-from broker.config import load_config
 from broker.guard import Guard
 from broker.log import configure_log, report_crashes
 from broker.secret_memory import harden
@@ -37,6 +36,5 @@ if __name__ == "__main__":
     guard = Guard.from_environment()
     settings = load_settings()
     main.DRAIN_S = 1.5
-    main.providers_of = lambda pool, config, settings: {"noop": SlowNoop()}
-    config = load_config(Path(settings.config_file))
-    asyncio.run(main.work(settings, "gpu", guard=guard, config=config, profile=load_profile(settings.profile)))
+    main.models_of = lambda pool, config, settings: {"noop": SlowNoop()}
+    asyncio.run(main.work(settings, "gpu", guard=guard, profile=load_profile(settings.profile)))

@@ -25,7 +25,7 @@ from tests.keyholder_process import KeyholderProcess
 DATA = Path(__file__).parents[1] / ".lethe" / "data"
 CONFIG = Path(__file__).with_name("lethe.toml")
 TEMPLATE = "lethe_template"
-OPERATIONS = ("noop", "upscale", "restyle")
+PROVIDERS = ("noop", "pencil", "realesrgan")
 JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
 
@@ -135,7 +135,7 @@ async def running_services(settings: Settings, *, role: str = "broker") -> Async
 
 async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:
     """A row that says that a worker lives, for tests that play the worker themselves."""
-    facts = Facts(pool="gpu", operations=OPERATIONS)
+    facts = Facts(pool="gpu", providers=PROVIDERS)
     process = Process(id=uuid4(), role="worker", facts=facts)
     await services.stores.processes.register(process, lease_s=lease_s)
     return process.id

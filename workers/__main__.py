@@ -1,11 +1,9 @@
 """`python -m workers POOL`: one worker, guarded; `lethe work` starts it."""
 
 import asyncio
-from pathlib import Path
 
 import click
 
-from broker.config import load_config
 from broker.guard import Guard
 from broker.log import configure_log, report_crashes
 from broker.secret_memory import harden
@@ -27,8 +25,7 @@ def main(pool: str) -> None:
     with in_words(ProviderFailure, SandboxUnavailable):
         guard = Guard.from_environment()
         settings = load_settings()
-        config = load_config(Path(settings.config_file) if settings.config_file else None)
-        asyncio.run(work(settings, pool, guard=guard, config=config, profile=load_profile(settings.profile)))
+        asyncio.run(work(settings, pool, guard=guard, profile=load_profile(settings.profile)))
 
 
 if __name__ == "__main__":

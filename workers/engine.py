@@ -19,6 +19,8 @@ log = structlog.get_logger()
 NET_S = 5
 """A lost token costs at most this long; rescue rings again after two seconds anyway."""
 BACK_OFF_S = 0.5
+AT_ONCE = 50
+"""How many rings are answered side by side; each only claims a job."""
 
 
 class WakingWorker(Worker):
@@ -30,7 +32,7 @@ class WakingWorker(Worker):
             queue_name=queue_name(pool),
             redis_pool=services.redis,
             handle_signals=False,
-            max_jobs=services.settings.slots,
+            max_jobs=min(runner.free, AT_ONCE),
             max_tries=1,
             keep_result=0,
             log_results=False,
@@ -55,7 +57,7 @@ class WakingWorker(Worker):
 
     async def _take(self) -> None:
         await self._forget_started()
-        self.queue_read_limit = self._runner.free
+        self.queue_read_limit = min(self._runner.free, AT_ONCE)
         await self._poll_iteration()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
         if await self.pool.zcard(self.queue_name):

@@ -2,63 +2,79 @@
 
 import asyncio
 import signal
-from collections.abc import Generator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from contextlib import contextmanager
 
 import structlog
 from prometheus_client import start_http_server
 
-from broker.config import Config
 from broker.guard import Guard
-from broker.services import Services, open_services
+from broker.reload import LiveConfig
+from broker.routes import Config, InhouseProvider
+from broker.services import Services, live_config, open_services
 from broker.settings import Settings
 from broker.store.processes import Facts
 from policies.registry import Profile
 from providers.base import Provider
+from workers.adapters import Adapters
 from workers.engine import WakingWorker
+from workers.health import HealthChecks
 from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
+from workers.inside import Inside
 from workers.models.registry import in_house, speeds
+from workers.outside import Outside
+from workers.purging import Purging
+from workers.results import Results
+from workers.route_walk import Attempts
 from workers.run_job import JobRun
 from workers.runner import Runner
+from workers.seats import Seats
 
 log = structlog.get_logger()
 
 DRAIN_S = 3.0  # shorter than what a supervisor waits; what has not ended by then is handed back
+MOST_CHILDREN = 4
 
 
-def providers_of(pool: str, config: Config, settings: Settings) -> dict[str, Provider]:
-    """Return the in-house providers, by model, that the configuration puts into this pool."""
-    wanted = {provider.model for provider in config.providers.values() if provider.pool == pool}
-    routed = {config.providers[name].model for route in config.routes.values() for name in route.providers}
-    return {name: made for name, made in in_house(settings.models_dir).items() if name in wanted & routed}
+def models_of(pool: str, config: Config, settings: Settings) -> dict[str, Provider]:
+    """Return the in-house models that the configuration puts into this pool."""
+    configured = config.of_pool(pool).values()
+    wanted = {provider.model for provider in configured if isinstance(provider, InhouseProvider)}
+    return {name: made for name, made in in_house(settings.models_dir).items() if name in wanted}
 
 
-async def work(settings: Settings, pool: str, *, guard: Guard, config: Config, profile: Profile) -> None:
+async def work(settings: Settings, pool: str, *, guard: Guard, profile: Profile) -> None:
     """Run one worker of a pool until SIGTERM or SIGINT."""
     stopping = _stopping()
+    config = live_config(settings)
+    models = models_of(pool, config.current, settings)
+    slots = settings.slots_of(is_relay=not models)
     limits = ImageLimits(max_pixels=profile.limits.max_input_pixels)
-    zygote = await Zygote.start(limits, children=settings.slots)
-    providers = providers_of(pool, config, settings)
+    zygote = await Zygote.start(limits, children=min(slots, MOST_CHILDREN))
+    adapters = Adapters(settings, pool, models=models)
     try:
-        for provider in providers.values():
-            await provider.warm()
-        async with open_services(
-            settings, role="worker", facts=_facts(pool, config, providers), guard=guard
-        ) as services:
-            await _serve(services, zygote, providers, pool=pool, stopping=stopping)
+        for model in models.values():
+            await model.warm()
+        await adapters.use(config.current)
+        facts = Facts(pool=pool, providers=adapters.names, speeds=speeds(models))
+        ask = Purging(adapters).ask
+        async with open_services(settings, role="worker", facts=facts, guard=guard, config=config, ask=ask) as services:
+            _follow(config, adapters, services)
+            await _serve(services, zygote, adapters, pool=pool, slots=slots, stopping=stopping)
     finally:
-        for provider in providers.values():
-            await provider.aclose()
+        await adapters.aclose()
         await zygote.aclose()
 
 
 async def _serve(
-    services: Services, zygote: Zygote, providers: Mapping[str, Provider], *, pool: str, stopping: asyncio.Event
+    services: Services, zygote: Zygote, adapters: Adapters, *, pool: str, slots: int, stopping: asyncio.Event
 ) -> None:
-    job_run = JobRun(services, zygote, providers)
-    runner = Runner(services, attempt=job_run.attempt, conclude=job_run.conclude)
+    seats = Seats(services.slots)
+    job_run = JobRun(services, _attempts(services, zygote, adapters, seats))
+    runner = Runner(services, attempt=job_run.attempt, conclude=job_run.conclude, slots=slots)
     engine = asyncio.create_task(WakingWorker(services, runner, pool=pool).main())
+    loops = _background(services, adapters, seats)
     with _metrics_server(services):
         log.info("worker_started", pool=pool, worker_id=str(services.lease.process.id))
         stopped = asyncio.create_task(stopping.wait())
@@ -67,18 +83,50 @@ async def _serve(
         engine.cancel()
         await asyncio.gather(engine, return_exceptions=True)
         await runner.drain(within_s=DRAIN_S)
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         if is_broken:
             engine.result()  # raises: whoever supervises this process has to know
     log.info("worker_stopped", pool=pool)
 
 
-def _facts(pool: str, config: Config, providers: Mapping[str, Provider]) -> Facts:
-    routed = (name for name in config.operations if config.pool_of(name) == pool)
-    return Facts(
-        pool=pool,
-        operations=tuple(name for name in routed if any(name in p.operations for p in providers.values())),
-        speeds=speeds(providers),
+def _attempts(services: Services, zygote: Zygote, adapters: Adapters, seats: Seats) -> Attempts:
+    results = Results(services, zygote)
+    outside = Outside(
+        services,
+        adapters,
+        zygote,
+        results=results,
+        seats=seats,
+        pictures_at_once=services.settings.pictures_at_once,
     )
+    return Attempts(adapters, inside=Inside(services, adapters, zygote, results), outside=outside)
+
+
+def _background(services: Services, adapters: Adapters, seats: Seats) -> list[asyncio.Task[None]]:
+    """Start what goes on beside jobs; each loop lives through whatever its stores do."""
+    health = HealthChecks(services.redis, services.breaker, lambda: adapters.outside)
+    loops: Mapping[str, Coroutine[object, object, None]] = {
+        "seats": seats.run(),
+        "purging": Purging(adapters).run(services),
+        "health": health.run(),
+    }
+    return [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
+
+
+def _follow(config: LiveConfig, adapters: Adapters, services: Services) -> None:
+    """Let a new configuration change the adapters, and the others know which providers run here."""
+    tasks: set[asyncio.Task[None]] = set()
+    config.check = adapters.check
+    adapters.changed = lambda: services.lease.tell(providers=adapters.names)
+
+    def use(fresh: Config) -> None:
+        task = asyncio.create_task(adapters.use(fresh))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    config.listen(use)
 
 
 def _stopping() -> asyncio.Event:

@@ -14,25 +14,25 @@ from broker.errors import IllegalTransition, Unavailable
 from broker.jobs import Job, JobState
 from broker.metrics import AttemptResult
 from broker.services import Services
-from workers.outcomes import Ending
+from workers.outcomes import Ending, HandOver
 
 log = structlog.get_logger()
 
 RELEASE_AGAIN_S = 0.5
 HAND_BACK_AFTER_S = 0.5
 
-Attempt = Callable[[Job], Awaitable[Ending]]
-Conclude = Callable[[Job, Ending], Awaitable[None]]
+Attempt = Callable[[Job], Awaitable[Ending | HandOver]]
+Conclude = Callable[[Job, Ending | HandOver], Awaitable[None]]
 
 
 class Runner:
     """Claims jobs while there is room, runs each under the lease, and stops those that are no longer ours."""
 
-    def __init__(self, services: Services, *, attempt: Attempt, conclude: Conclude) -> None:
+    def __init__(self, services: Services, *, attempt: Attempt, conclude: Conclude, slots: int) -> None:
         self._services = services
         self._attempt = attempt
         self._conclude = conclude
-        self._slots = services.settings.slots
+        self._slots = slots
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._ours: set[UUID] = set()
@@ -106,7 +106,7 @@ class Runner:
             await asyncio.sleep(HAND_BACK_AFTER_S)  # else the job would go round as fast as it can fail
             await self._hand_back(job, held)
 
-    async def _stoppable(self, job: Job) -> Ending:
+    async def _stoppable(self, job: Job) -> Ending | HandOver:
         try:
             with self._services.lease.hold():
                 return await self._attempt(job)

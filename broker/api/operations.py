@@ -6,7 +6,6 @@ import msgspec
 from litestar import get
 
 from broker.api.deps import Wired
-from broker.api.views import exposure_of
 from broker.operations import OPERATIONS
 from broker.services import Services
 from policies.base import Facts
@@ -83,7 +82,7 @@ def _show(services: Services, name: str) -> OperationView:
         parameters=operation.schema(),
         limits=_limits(services),
         price=0,
-        exposure=exposure_of(services, name),
+        exposure=services.fleet.exposure_of(name).value,
         retention=_retention(services, name),
     )
 
@@ -102,10 +101,10 @@ def _limits(services: Services) -> LimitsView:
 
 def _retention(services: Services, name: str) -> RetentionView:
     retained = services.policies.retain(Facts(operation=name))
-    provider = services.config.provider_of(name)
+    terms = services.fleet.terms(name)
     return RetentionView(
         upload_s=0,
         outputs_s=retained.lifetime_s,
         records_s=retained.records_for_s,
-        provider_s=provider.terms.retention_s if provider else 0,
+        provider_s=max((one.retention_s for one in terms), default=0),
     )

@@ -11,7 +11,6 @@ from broker.api.failures import describe_failure
 from broker.cancel import Verdict
 from broker.jobs import Job, JobState, Output
 from broker.services import Services
-from providers.base import Exposure
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time in UTC, cut to the second."""
@@ -51,6 +50,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_detail: str | UnsetType = UNSET
     started: bool | UnsetType = UNSET
     charged: bool
+    cost_usd: float | UnsetType = UNSET
     exposure: str
     provider_copies: str
 
@@ -117,8 +117,9 @@ async def show_job(services: Services, job: Job, pace: Pace, *, with_queue: bool
         error_detail=describe_failure(job.code) if has_error else UNSET,
         started=job.started_at is not None if job.state is JobState.EXPIRED else UNSET,
         charged=job.charged,
-        exposure=exposure_of(services, job.operation),
-        provider_copies="none",
+        cost_usd=round(job.cost_usd, 6) if job.cost_usd else UNSET,
+        exposure=job.exposure if job.is_final else services.fleet.exposure_of(job.operation).value,
+        provider_copies=job.provider_copies,
     )
 
 
@@ -133,12 +134,6 @@ def show_verdict(verdict: Verdict) -> VerdictView:
         upload="destroyed" if job.is_final else "pending",
         outputs="destroyed" if verdict.outputs_destroyed else "pending",
     )
-
-
-def exposure_of(services: Services, operation: str) -> str:
-    """Return who may see or keep the pictures of an operation."""
-    provider = services.config.provider_of(operation)
-    return (provider.exposure if provider else Exposure.LOCAL).value
 
 
 def whole_second(at: datetime) -> datetime:

@@ -66,6 +66,11 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     fence: int
     pool: str
+    operation: str
+    parameters: dict[str, str | int]
+    pictures: int
+    was_tried: bool
+    """Whether a provider has had it before."""
 
 
 class JobStore:
@@ -136,9 +141,9 @@ class JobStore:
         """Make a queued job this process's own; None when somebody else has it or its time is up."""
         return await self._one("claim", job_id, owner, sources(JobState.RUNNING))
 
-    async def retry(self, job: Job) -> Job:
-        """Give a running job back to the queue, its buffers wiped."""
-        return await self._guarded("retry", job.id, job.fence, [JobState.RUNNING])
+    async def retry(self, job: Job, *, pool: str = "", after_s: float = 0.0) -> Job:
+        """Give a running job back to the queue of its pool, or another one, its buffers wiped."""
+        return await self._guarded("retry", job.id, job.fence, [JobState.RUNNING], pool or job.pool, after_s)
 
     async def rescue(self, *, max_crashes: int) -> list[Job]:
         """Queue running jobs whose owner is dead; each counts a crash, and the last one is give_up()'s."""
@@ -184,10 +189,12 @@ class JobStore:
         """Let somebody take the settling up again after `delay_s`."""
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
-    async def finish(self, job: Job, *, note: str, outputs_for_s: float) -> Job:
+    async def finish(self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none") -> Job:
         """Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open."""
         try:
-            return await self._guarded("finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note)
+            return await self._guarded(
+                "finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note, provider_copies
+            )
         except asyncpg.CheckViolationError as exc:
             raise HolderStillAlive(f"job {job.id}") from exc
 
@@ -238,6 +245,14 @@ class JobStore:
         """Return jobs that have been queued for a while."""
         rows = await self._database.rows(SQL["unclaimed"], after_s, BATCH)
         return [msgspec.convert(dict(row), Waiting) for row in rows]
+
+    async def move(self, waiting: Waiting, pool: str) -> Job | None:
+        """Let a queued job wait for another pool; None when somebody has it by now."""
+        return await self._one("move", waiting.id, waiting.fence, pool)
+
+    async def queue_ages(self) -> dict[str, float]:
+        """Return how long the oldest queued job of each pool waits, seconds."""
+        return {row["pool"]: row["oldest_s"] for row in await self._database.rows(SQL["queue_ages"])}
 
     async def running_of(self, owner: UUID) -> dict[UUID, int]:
         """Return the fences of the jobs that a process runs."""

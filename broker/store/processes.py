@@ -16,7 +16,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address: str = ""
     operator_address: str = ""
     pool: str = ""
-    operations: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    """The providers that it runs, by their names in lethe.toml."""
     speeds: dict[str, float] = msgspec.field(default_factory=dict[str, float])
     """Seconds of model time per megapixel of input, by variant."""
 

@@ -30,6 +30,16 @@ class ReceiptStore:
         row = await self._database.row(SQL["latest"], job_id)
         return None if row is None else str(row["note"])
 
+    async def revision(self, job_id: UUID) -> int:
+        """Return the number of a job's newest receipt; 0 where it has none."""
+        row = await self._database.row(SQL["revision"], job_id)
+        assert row is not None
+        return int(row["revision"])
+
+    async def revise(self, job_id: UUID, revision: int, note: str, provider_copies: str) -> bool:
+        """Add the next receipt of a final job; False when somebody was faster."""
+        return await self._database.row(SQL["revise"], job_id, revision, note, provider_copies) is not None
+
     async def key_used(self, vkey: str) -> None:
         """Remember that a key is in use."""
         await self._database.rows(SQL["key_used"], vkey)

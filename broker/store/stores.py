@@ -2,6 +2,7 @@
 
 import msgspec
 
+from broker.store.attempts import AttemptStore
 from broker.store.blobs import BlobStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
@@ -18,6 +19,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     database: Database
     jobs: JobStore
     custody: CustodyStore
+    attempts: AttemptStore
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
@@ -31,6 +33,7 @@ def make_stores(database: Database, keys: Keyholder, blobs: BlobStore) -> Stores
         database=database,
         jobs=JobStore(database),
         custody=CustodyStore(database),
+        attempts=AttemptStore(database),
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),

@@ -67,7 +67,7 @@ async def test_the_parts_start_one_by_one(settings: Settings, tmp_path: Path) ->
         with command("broker", folder=tmp_path, env=env), command("work", "gpu", folder=tmp_path, env=env):
             found = await processes(settings, {"broker", "worker"})
             assert any(process.facts.address.startswith("http://127.0.0.1:") for process in found)
-            assert any("upscale" in process.facts.operations for process in found)
+            assert any("realesrgan" in process.facts.providers for process in found)
 
 
 async def test_migrate_says_what_it_did(servers: Servers) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from broker.api.forgetting import forget_frames
+from broker.forgetting import forget_frames
 
 
 class Chunk:

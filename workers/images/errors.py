@@ -20,6 +20,7 @@ class ImageFault(StrEnum):
     DECODER_KILLED = "decoder_killed"  # by the sandbox, a limit, or the kernel
     TIMEOUT = "timeout"
     ENCODER_FAILED = "encoder_failed"
+    NOT_A_VIDEO = "not_a_video"
     NOT_CLEAN = "not_clean"  # the output holds a segment that is not on the allow-list
 
 

@@ -27,8 +27,9 @@ from broker.sniff import ImageKind, sniff
 from workers.images.decode import decode
 from workers.images.encode import encode
 from workers.images.errors import EncodingFailed, ImageFault, ImagesError, InvalidImage
-from workers.images.orders import DecodeOrder, EncodeOrder, ImageLimits, Order, StopOrder, Verdict
+from workers.images.orders import CleanOrder, EncodeOrder, ImageLimits, Order, StopOrder, Verdict, Work
 from workers.images.sandbox import Fence, die_with_parent, enter
+from workers.images.videos import clean
 
 _VERDICT_FD: Final = 3
 _VERDICT_BYTES: Final = 512
@@ -93,7 +94,7 @@ class Nursery:
             os.close(fd)
         return True
 
-    def _start(self, order: DecodeOrder | EncodeOrder, fds: list[int]) -> None:
+    def _start(self, order: Work, fds: list[int]) -> None:
         reader, writer = os.pipe()
         zygote_pid = os.getpid()
         pid = os.fork()
@@ -139,7 +140,7 @@ def _read_verdict(data: bytes) -> Verdict:
         return Verdict(fault=ImageFault.DECODER_KILLED)
 
 
-def _live(order: DecodeOrder | EncodeOrder, fds: list[int], writer: int, zygote_pid: int) -> NoReturn:
+def _live(order: Work, fds: list[int], writer: int, zygote_pid: int) -> NoReturn:
     """Be the child: map both memories, let go of every descriptor but the verdict's, fence in, work, end."""
     try:
         die_with_parent(zygote_pid)
@@ -154,8 +155,10 @@ def _live(order: DecodeOrder | EncodeOrder, fds: list[int], writer: int, zygote_
         os._exit(0)
 
 
-def _prepare(order: DecodeOrder | EncodeOrder, fds: list[int]) -> tuple[Callable[[], Verdict], ImageKind | None]:
+def _prepare(order: Work, fds: list[int]) -> tuple[Callable[[], Verdict], ImageKind | None]:
     given_fd, made_fd = fds
+    if isinstance(order, CleanOrder):
+        return _prepare_clean(order, given_fd, made_fd), None
     made = mmap.mmap(made_fd, order.capacity_bytes)
     if isinstance(order, EncodeOrder):
         rows = mmap.mmap(given_fd, order.width * order.height * order.channels, prot=mmap.PROT_READ)
@@ -167,6 +170,17 @@ def _prepare(order: DecodeOrder | EncodeOrder, fds: list[int]) -> tuple[Callable
         return Verdict(width=width, height=height, channels=channels)
 
     return work, sniff(source[:64])
+
+
+def _prepare_clean(order: CleanOrder, given_fd: int, made_fd: int) -> Callable[[], Verdict]:
+    video = mmap.mmap(given_fd, order.size_bytes, prot=mmap.PROT_READ)
+    made = mmap.mmap(made_fd, order.size_bytes)
+
+    def work() -> Verdict:
+        width, height = clean(video, made)
+        return Verdict(width=width, height=height, size_bytes=order.size_bytes)
+
+    return work
 
 
 def _keep_only(writer: int) -> None:

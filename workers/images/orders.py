@@ -35,13 +35,22 @@ class EncodeOrder(msgspec.Struct, frozen=True, kw_only=True, tag="encode"):
     limits: ImageLimits
 
 
+class CleanOrder(msgspec.Struct, frozen=True, kw_only=True, tag="clean"):
+    """Turn the video behind the first descriptor into one without metadata behind the second, of the same size."""
+
+    number: int
+    size_bytes: int
+    limits: ImageLimits
+
+
 class StopOrder(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     """Kill the child that works on this number; its verdict comes once it is gone."""
 
     number: int
 
 
-Order = DecodeOrder | EncodeOrder | StopOrder
+Work = DecodeOrder | EncodeOrder | CleanOrder
+Order = Work | StopOrder
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

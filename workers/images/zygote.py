@@ -18,12 +18,22 @@ from broker.sniff import ImageKind
 from providers.base import Pixels, Upload
 from workers.images.errors import EncodingFailed, ImageFault, InvalidImage, SandboxUnavailable
 from workers.images.line import NURSERY, Line, ZygoteGone
-from workers.images.orders import DecodeOrder, EncodeOrder, ImageLimits, Order, Verdict
+from workers.images.orders import CleanOrder, DecodeOrder, EncodeOrder, ImageLimits, Order, Verdict
 
 _SPARE_BYTES: Final = 1 << 20
 _RGBA: Final = 4
+_MAX_SIDE: Final = 65_535
 _ZEROS: Final = bytes(1 << 18)
 _GRACE_S: Final = 5.0  # beyond an order's own timeout, which the zygote keeps
+
+
+class Video(msgspec.Struct, frozen=True, kw_only=True):
+    """A video without metadata in shared memory; width and height are 0 where its container does not tell."""
+
+    fd: int
+    size_bytes: int
+    width: int
+    height: int
 
 
 class Zygote:
@@ -93,6 +103,23 @@ class Zygote:
                 raise EncodingFailed(ImageFault.ENCODER_FAILED)
             os.ftruncate(made_fd, verdict.size_bytes)
         return Upload(fd=made_fd, size_bytes=verdict.size_bytes)
+
+    async def clean_video(self, video: Upload) -> Video:
+        """Copy a video without its metadata; raise EncodingFailed. The caller closes the descriptor of both."""
+        if video.size_bytes == 0:
+            raise EncodingFailed(ImageFault.NOT_A_VIDEO)
+
+        def order(number: int) -> Order:
+            return CleanOrder(number=number, size_bytes=video.size_bytes, limits=self._limits)
+
+        with _memory("lethe-video", video.size_bytes) as made_fd:
+            verdict = await self._carry_out(order, video.fd, made_fd, self._limits)
+            if verdict.fault is not None:
+                raise EncodingFailed(verdict.fault)
+            width, height = verdict.width, verdict.height
+            if not (0 <= width <= _MAX_SIDE and 0 <= height <= _MAX_SIDE):
+                raise EncodingFailed(ImageFault.NOT_A_VIDEO)
+        return Video(fd=made_fd, size_bytes=video.size_bytes, width=width, height=height)
 
     async def aclose(self) -> None:
         """End the zygote, and with it every child; what is still open fails with SandboxUnavailable."""

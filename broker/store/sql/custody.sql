@@ -10,7 +10,7 @@ RETURNING id
 
 -- name: copies
 -- Every copy of a job, oldest first.
-SELECT id, job_id, domain, holder, what, ref, detail, fence, opened_at, closed_at, evidence,
+SELECT id, job_id, domain, holder, what, ref, detail, provider, fence, opened_at, closed_at, evidence, until,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
                AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
 FROM custody WHERE job_id = $1 ORDER BY id
@@ -23,7 +23,7 @@ WITH closed AS (
     WHERE custody.id = new.id AND custody.job_id = $1 AND custody.closed_at IS NULL
     RETURNING custody.id, custody.closed_at, custody.evidence
 )
-SELECT custody.id, job_id, domain, holder, what, ref, detail, fence, opened_at,
+SELECT custody.id, job_id, domain, holder, what, ref, detail, provider, fence, opened_at, until,
        coalesce(closed.closed_at, custody.closed_at) AS closed_at,
        coalesce(closed.evidence, custody.evidence) AS evidence,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id

@@ -54,7 +54,8 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 WITH job AS (
     UPDATE jobs SET state = 'running', owner = $2, fence = fence + 1, version = version + 1, attempts = attempts + 1,
                     started_at = coalesce(started_at, now())
-    WHERE id = $1 AND state = ANY($3) AND start_by > now() AND finish_by > now()
+    WHERE id = $1 AND state = ANY($3) AND (started_at IS NOT NULL OR start_by > now()) AND finish_by > now()
+      AND (not_before IS NULL OR not_before <= now())
       AND EXISTS (SELECT FROM processes WHERE processes.id = $2 AND lease_until > now())
     RETURNING *
 ), copies AS (
@@ -66,7 +67,8 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 -- name: retry
 -- The worker gives the job back, its buffers wiped; somebody else may claim it.
 WITH job AS (
-    UPDATE jobs SET state = 'queued', owner = NULL, fence = fence + 1, version = version + 1, progress = 0
+    UPDATE jobs SET state = 'queued', owner = NULL, fence = fence + 1, version = version + 1, progress = 0, pool = $4,
+                    not_before = CASE WHEN $5 > 0 THEN now() + $5 * interval '1 second' END
     WHERE id = $1 AND fence = $2 AND state = ANY($3)
     RETURNING *
 ), released AS (
@@ -143,7 +145,8 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 SELECT jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
 FROM jobs
 WHERE finalized_at IS NULL
-  AND ((state = 'queued' AND (start_by < now() OR finish_by < now())) OR (state = 'running' AND finish_by < now()))
+  AND ((state = 'queued' AND started_at IS NULL AND start_by < now())
+       OR (state IN ('queued', 'running') AND finish_by < now()))
 LIMIT $1
 
 -- name: resume_settling
@@ -169,7 +172,8 @@ WHERE id = $1 AND fence = $2 AND state = 'settling'
 -- name: finish
 -- The last write: final state and receipt together. Postgres refuses it while a copy is open.
 WITH job AS (
-    UPDATE jobs SET state = outcome, finalized_at = now(), charged = (outcome = 'succeeded'), owner = NULL, settling_until = NULL, version = version + 1,
+    UPDATE jobs SET state = outcome, finalized_at = now(), charged = (outcome = 'succeeded'), owner = NULL,
+                    settling_until = NULL, version = version + 1, provider_copies = $7,
                     progress = CASE WHEN outcome = 'succeeded' THEN 1 ELSE progress END,
                     outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3 * interval '1 second' ELSE now() END
     WHERE id = $1 AND fence = $2 AND state = 'settling' AND outcome = $4
@@ -255,10 +259,26 @@ FROM (SELECT FROM jobs AS other JOIN jobs AS mine ON mine.id = $1
 
 -- name: unclaimed
 -- Queued jobs that nobody claimed for a while: their bell was lost, or no worker is free.
-SELECT id, fence, pool FROM jobs
-WHERE state = 'queued' AND queued_at < now() - $1 * interval '1 second'
+SELECT id, fence, pool, operation, parameters,
+       (SELECT count(*) FROM uploads WHERE uploads.job_id = jobs.id AND uploads.what = 'upload') AS pictures,
+       EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id) AS was_tried
+FROM jobs
+WHERE state = 'queued' AND queued_at < now() - $1 * interval '1 second' AND (not_before IS NULL OR not_before <= now())
 ORDER BY queued_at
 LIMIT $2
+
+-- name: move
+-- A queued job waits for another pool from now on.
+UPDATE jobs SET pool = $3, fence = fence + 1, version = version + 1
+WHERE id = $1 AND fence = $2 AND state = 'queued'
+RETURNING jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
+
+-- name: queue_ages
+-- How long the oldest queued job of each pool waits.
+SELECT pool, extract(epoch FROM now() - min(queued_at))::float8 AS oldest_s
+FROM jobs
+WHERE state = 'queued' AND (not_before IS NULL OR not_before <= now())
+GROUP BY pool
 
 -- name: running_of
 -- The jobs that a process runs, with their fences.
@@ -270,6 +290,7 @@ DELETE FROM jobs
 WHERE id IN (
     SELECT id FROM jobs
     WHERE finalized_at < now() - $1 * interval '1 second'
+      AND NOT EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id AND purge_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM custody
                       WHERE custody.job_id = jobs.id
                         AND (custody.closed_at IS NULL OR (custody.evidence = 'unreadable' AND custody.swept_at IS NULL)))

@@ -1,0 +1,99 @@
+"""
+The vocabulary of attempts: one run of a job at one provider, and what is known of the copies that it left there.
+
+Pure. No word here says more than the provider's own answer or its documented terms.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from broker.custody import Evidence
+from providers.base import Deletes, Exposure, FailureKind, Handle, Part, Purge
+
+PURGE_FOR_S = 86_400.0
+"""How long a provider is asked to delete, counted from the end of the job."""
+
+
+class AttemptState(StrEnum):
+    """Where an attempt stands."""
+
+    SUBMITTING = "submitting"  # its row is committed; whether the order has arrived is not known
+    WAITING = "waiting"  # the provider has it, under the stored handle
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `attempts`; the terms are those under which the task was sent."""
+
+    id: UUID
+    job_id: UUID
+    provider: str
+    is_outside: bool
+    exposure: Exposure
+    retention_s: int
+    deletes: Deletes
+    state: AttemptState
+    kind: FailureKind | None
+    after_s: float | None
+    handle: Handle | None
+    cost_usd: float
+    is_estimate: bool
+    started_at: datetime
+    ended_at: datetime | None
+    is_late: bool = False
+    """Whether the time in which it may be purged is over."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it may still run."""
+        return self.ended_at is None
+
+    @property
+    def is_untraceable(self) -> bool:
+        """Whether an order may have arrived of which nobody has a handle."""
+        has_id = self.handle is not None and bool(self.handle.id)
+        return not has_id and (self.is_open or self.kind is FailureKind.UNCERTAIN)
+
+    @property
+    def needs_asking(self) -> bool:
+        """Whether the provider has to be asked to stop or to delete something."""
+        if self.handle is None:
+            return False
+        return self.is_open or bool(self.handle.uploads) or self.deletes is Deletes.API
+
+
+class Disposition(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a copy at a provider, and the time in those words; `until_s` counts from now."""
+
+    evidence: Evidence
+    until_s: float | None = None
+
+
+def by_terms(attempt: Attempt) -> Disposition:
+    """State what the provider's terms say of a copy that no call has deleted."""
+    if attempt.deletes is Deletes.NONE and attempt.retention_s > 0:
+        return Disposition(evidence=Evidence.KEPT_BY_TERMS, until_s=float(attempt.retention_s))
+    return Disposition(evidence=Evidence.EXPIRES_BY, until_s=float(attempt.retention_s))
+
+
+def dispose(attempt: Attempt, part: Part, purge: Purge | None) -> Disposition:
+    """
+    State what is known of one part of an attempt once the provider was asked; `purge` is its answer, None is silence.
+
+    An order without a trace is `unknown`, as is a part that the provider was seen to serve after it said that it
+    deleted it.
+    """
+    if purge is not None:
+        if part in purge.still_served:
+            return Disposition(evidence=Evidence.UNKNOWN)
+        if part in purge.deleted:
+            return Disposition(evidence=Evidence.DELETED_BY_API)
+    elif attempt.needs_asking:
+        if attempt.is_late:
+            return Disposition(evidence=Evidence.UNKNOWN)
+        return Disposition(evidence=Evidence.PURGE_PENDING, until_s=PURGE_FOR_S)
+    return Disposition(evidence=Evidence.UNKNOWN) if attempt.is_untraceable else by_terms(attempt)

@@ -1,0 +1,76 @@
+"""lethe.toml while it is in use: read again on SIGHUP or when the file changes; a wrong file changes nothing."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from broker.config import DEFAULT_FILE, load_config
+from broker.routes import Config
+from policies.toml_file import ConfigInvalid
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0
+
+Stamp = tuple[int, int, int]
+
+
+class LiveConfig:
+    """
+    The configuration that holds at this moment; whoever works with one keeps it, so that running jobs are undisturbed.
+
+    `check`, where it is set, may refuse a file for reasons of its own (a secret that is missing): ConfigInvalid.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or DEFAULT_FILE
+        self.check: Callable[[Config], None] | None = None
+        self._stamp = self._look()
+        self._asked = asyncio.Event()
+        self._listeners: list[Callable[[Config], None]] = []
+        self.current = load_config(self._path)
+
+    def listen(self, listener: Callable[[Config], None]) -> None:
+        """Call `listener` with every new configuration."""
+        self._listeners.append(listener)
+
+    def reload(self) -> bool:
+        """Read the file again; False, and the old configuration stays, where it is wrong."""
+        self._stamp = self._look()
+        try:
+            config = load_config(self._path)
+            if self.check is not None:
+                self.check(config)
+        except ConfigInvalid as exc:
+            # The reason may quote a value of the file; `lethe config check` says it to whoever asks.
+            log.error("config_refused", count=exc.line)  # noqa: TRY400 - no traceback says more than the line
+            return False
+        self.current = config
+        for listener in self._listeners:
+            listener(config)
+        log.info("config_reloaded", count=len(config.providers))
+        return True
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        loop = asyncio.get_running_loop()
+        with suppress(ValueError, RuntimeError):  # no signals outside the main thread
+            loop.add_signal_handler(signal.SIGHUP, self._asked.set)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._asked.wait()
+            if self._asked.is_set() or self._look() != self._stamp:
+                self._asked.clear()
+                self.reload()
+
+    def _look(self) -> Stamp:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0, 0
+        return found.st_mtime_ns, found.st_ino, found.st_size

@@ -1,0 +1,155 @@
+"""The providers that one worker runs, by their names in lethe.toml; they change with it while jobs go on."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+import structlog
+
+from broker.routes import Config, OutsideProvider
+from broker.routes import Provider as Configured
+from broker.settings import Settings, resolve_secret
+from policies.toml_file import ConfigInvalid
+from providers.base import Exposure, Provider, ProviderFailure, Setup
+from providers.download import Downloader, DownloadRules
+from providers.registry import ADAPTERS
+
+log = structlog.get_logger()
+
+RETIRE_AFTER_S = 3600.0
+"""An adapter that a new configuration replaced is kept for the attempts that it began."""
+
+
+class Outlet(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider outside, ready to be used: how it is configured, its adapter, and how its outputs are fetched."""
+
+    name: str
+    configured: OutsideProvider
+    adapter: Provider
+    downloader: Downloader
+
+    async def aclose(self) -> None:
+        """Let go of its connections."""
+        await self.adapter.aclose()
+        await self.downloader.aclose()
+
+
+class Adapters:
+    """
+    In-house models that were loaded at start, and adapters that come and go with the configuration.
+
+    A model that a new configuration adds needs a new worker: loading it would stop the jobs that run.
+    """
+
+    def __init__(self, settings: Settings, pool: str, *, models: Mapping[str, Provider]) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._models = models
+        self._inside: dict[str, Provider] = {}
+        self._outlets: dict[str, Outlet] = {}
+        self._retired: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The providers that this worker runs."""
+        return tuple(sorted({*self._inside, *self._outlets}))
+
+    @property
+    def outside(self) -> dict[str, Provider]:
+        """The adapters, by the names of their providers."""
+        return {name: outlet.adapter for name, outlet in self._outlets.items()}
+
+    def get(self, name: str) -> Provider | Outlet | None:
+        """Return a provider that this worker runs."""
+        return self._inside.get(name) or self._outlets.get(name)
+
+    def outlet(self, name: str) -> Outlet | None:
+        """Return a provider outside."""
+        return self._outlets.get(name)
+
+    def model(self, name: str) -> Provider | None:
+        """Return an in-house model, by the name of its provider."""
+        return self._inside.get(name)
+
+    def check(self, config: Config) -> None:
+        """Raise ConfigInvalid where an adapter of this pool cannot be made: a secret is missing, an option is wrong."""
+        for name, configured in self._routed(config).items():
+            if isinstance(configured, OutsideProvider):
+                make_outlet(name, configured)
+
+    async def use(self, config: Config) -> None:
+        """Take a configuration into use; raise ProviderFailure with what to mend where an adapter is not ready."""
+        routed = self._routed(config)
+        self._inside = {
+            name: self._models[configured.model]
+            for name, configured in routed.items()
+            if not isinstance(configured, OutsideProvider) and configured.model in self._models
+        }
+        outlets = {
+            name: self._kept(name, configured) or make_outlet(name, configured)
+            for name, configured in routed.items()
+            if isinstance(configured, OutsideProvider)
+        }
+        for name, outlet in outlets.items():
+            if outlet is not self._outlets.get(name):
+                await outlet.adapter.warm()
+        before, self._outlets = self._outlets, outlets
+        for name, outlet in before.items():
+            if outlet is not outlets.get(name):
+                self._retire(outlet)
+        if self.changed is not None:
+            self.changed()
+
+    async def aclose(self) -> None:
+        """Let go of every adapter and model."""
+        for task in self._retired:
+            task.cancel()
+        for outlet in self._outlets.values():
+            await outlet.aclose()
+        for model in self._models.values():
+            await model.aclose()
+
+    def _routed(self, config: Config) -> dict[str, Configured]:
+        return config.of_pool(self._pool)
+
+    def _kept(self, name: str, configured: OutsideProvider) -> Outlet | None:
+        known = self._outlets.get(name)
+        return known if known is not None and known.configured == configured else None
+
+    def _retire(self, outlet: Outlet) -> None:
+        async def later() -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(RETIRE_AFTER_S)
+            await outlet.aclose()
+
+        task = asyncio.create_task(later())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+
+def make_outlet(name: str, configured: OutsideProvider) -> Outlet:
+    """Make the adapter of a provider; raise ConfigInvalid where its secret or its options are not right."""
+    secret = resolve_secret(configured.secret) if configured.secret else ""
+    if secret is None:
+        raise ConfigInvalid(
+            file="lethe.toml", line=0, reason=f"provider.{name}.secret: {configured.secret} is not there"
+        )
+    setup = Setup(
+        base_url=configured.base_url,
+        models=configured.operation,
+        secret=secret,
+        options=configured.options,
+        timeout_s=configured.timeout_s,
+    )
+    try:
+        adapter = ADAPTERS[configured.adapter](setup)
+    except (ProviderFailure, msgspec.ValidationError) as exc:
+        raise ConfigInvalid(file="lethe.toml", line=0, reason=f"provider.{name}: {exc}") from None
+    rules = DownloadRules(
+        base_url=configured.base_url,
+        hosts=configured.hosts,
+        is_local=configured.exposure is Exposure.LOCAL or configured.is_loopback,
+    )
+    return Outlet(name=name, configured=configured, adapter=adapter, downloader=Downloader(rules))

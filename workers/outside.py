@@ -1,0 +1,216 @@
+"""
+One attempt at a provider outside: slot, clean picture, row, order, wait, fetch, keep.
+
+The row and its custody rows are committed before anything is sent, and the handle as soon as there is one: whoever
+claims the job after a crash goes on waiting under it, and orders nothing twice.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import structlog
+
+from broker.attempts import Attempt
+from broker.jobs import Job, Outcome, Output
+from broker.services import Services
+from broker.store.attempts import NewAttempt
+from policies.base import Facts
+from providers.base import FailureKind, File, Handle, Part, ProviderFailure, Snapshot, Task
+from providers.download import Fetched
+from workers.adapters import Adapters, Outlet
+from workers.disclosure import clean_file
+from workers.images.zygote import Zygote
+from workers.opening import open_pictures
+from workers.outcomes import Ending, HandOver, Paid, Stopped, failed
+from workers.plaintext import Plaintext
+from workers.results import Results, close_all
+from workers.seats import Seats
+from workers.waiting import OrderListener, Waiting
+from workers.work import Work
+
+log = structlog.get_logger()
+
+FETCH_AGAIN_S = (2.0, 4.0, 8.0)
+FULL_AGAIN_S = 2.0
+
+
+class Outside:
+    """Runs jobs at providers outside; a picture is held only until its order is sent."""
+
+    def __init__(
+        self,
+        services: Services,
+        adapters: Adapters,
+        zygote: Zygote,
+        *,
+        results: Results,
+        seats: Seats,
+        pictures_at_once: int,
+    ) -> None:
+        self._services = services
+        self._stores = services.stores
+        self._adapters = adapters
+        self._zygote = zygote
+        self._results = results
+        self._seats = seats
+        self._waiting = Waiting(services)
+        self._opening = asyncio.Semaphore(pictures_at_once)
+
+    async def run(self, work: Work, name: str, *, resumed: Attempt | None) -> Ending | HandOver:
+        """Return a success or where the job goes on; raise ProviderFailure once its row says so, or Stopped."""
+        outlet = self._adapters.outlet(name)
+        if outlet is None:
+            return HandOver(pool=self._services.config.current.providers[name].pool)
+        attempt_id = resumed.id if resumed is not None else uuid4()
+        async with self._seats.taken(name, attempt_id, limit=outlet.configured.concurrency) as is_seated:
+            if not is_seated:
+                return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
+            try:
+                return await self._attempt(work, outlet, attempt_id, resumed)
+            except ProviderFailure as exc:
+                await self._failed(attempt_id, name, exc)
+                raise
+
+    async def _attempt(self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None) -> Ending:
+        listener = OrderListener(self._services, work.job, attempt_id)
+        if resumed is None:
+            snapshot = await self._order(work, outlet, attempt_id, listener)
+        else:
+            snapshot = await self._resume(work, outlet, resumed, listener)
+        snapshot = await self._waiting.until_done(outlet.adapter, attempt_id, listener, snapshot)
+        outputs = await self._kept(work.job, outlet, snapshot, listener.handle)
+        await self._services.breaker.report(outlet.name, None)
+        return Ending(
+            outcome=Outcome.SUCCEEDED, outputs=outputs, paid=Paid(attempt=attempt_id, cost_usd=snapshot.cost_usd)
+        )
+
+    async def _order(self, work: Work, outlet: Outlet, attempt_id: UUID, listener: OrderListener) -> Snapshot:
+        with Plaintext() as plaintext:
+            async with self._opening:
+                files = await self._clean_files(work, outlet, plaintext)
+            token = self._hook_token(outlet)
+            await self._stores.attempts.begin(work.job, _row(work, outlet, attempt_id, token=token, files=files))
+            return await self._submit(work, outlet, attempt_id, listener, files=files, token=token)
+
+    async def _submit(
+        self,
+        work: Work,
+        outlet: Outlet,
+        attempt_id: UUID,
+        listener: OrderListener,
+        *,
+        files: Sequence[File],
+        token: str,
+    ) -> Snapshot:
+        if outlet.adapter.terms.has_client_ids:
+            # The provider will know it by our id, whatever becomes of the answer.
+            await listener.accepted(Handle(id=str(attempt_id), operation=work.job.operation))
+        task = Task(
+            attempt=str(attempt_id),
+            operation=work.job.operation,
+            parameters=work.parameters,
+            pictures=tuple(files),
+            deadline_s=work.job.finish_within_s,
+            hook_url=f"{self._services.settings.public_url}/v1/hooks/{token}" if token else "",
+        )
+        return await outlet.adapter.submit(task, listener)
+
+    async def _resume(self, work: Work, outlet: Outlet, attempt: Attempt, listener: OrderListener) -> Snapshot:
+        handle = attempt.handle
+        if handle is None or not handle.id:
+            raise ProviderFailure(FailureKind.UNCERTAIN, "no_handle")
+        listener.handle = handle
+        log.info("attempt_resumed", job_id=str(work.job.id), attempt=str(attempt.id))
+        try:
+            return await self._waiting.ask(outlet.adapter, handle)
+        except ProviderFailure as exc:
+            if exc.kind is not FailureKind.LOST or not outlet.adapter.terms.has_client_ids:
+                raise
+        # It never arrived, or cannot be asked for: under the same id it is the same order.
+        with Plaintext() as plaintext:
+            async with self._opening:
+                files = await self._clean_files(work, outlet, plaintext)
+            return await self._submit(work, outlet, attempt.id, listener, files=files, token="")
+
+    async def _clean_files(self, work: Work, outlet: Outlet, plaintext: Plaintext) -> list[File]:
+        self._ask_policies(work.job, outlet)
+        terms, model = outlet.adapter.terms, outlet.configured.models[work.job.operation]
+        files: list[File] = []
+        for upload in await open_pictures(self._stores, work.job, work.uploads, plaintext):
+            pixels = await self._zygote.decode(upload)
+            plaintext.keep(pixels.fd)
+            plaintext.destroy(upload.fd)
+            file = await clean_file(
+                self._zygote,
+                pixels,
+                media_types=frozenset(model.media_types) or terms.media_types,
+                max_bytes=terms.max_picture_bytes,
+                max_pixels=model.max_pixels,
+            )
+            files.append(file)
+            plaintext.keep(file.fd)
+            plaintext.destroy(pixels.fd)
+        return files
+
+    def _ask_policies(self, job: Job, outlet: Outlet) -> None:
+        # What is made below is a clean file, and nothing else is ever sent.
+        refusal = self._services.policies.disclose(
+            Facts(operation=job.operation, is_clean=True), outlet.configured.terms
+        )
+        if refusal is not None:
+            raise Stopped(failed(refusal.code))
+
+    def _hook_token(self, outlet: Outlet) -> str:
+        wants = outlet.adapter.terms.takes_hooks and self._services.settings.public_url
+        return secrets.token_urlsafe(32) if wants else ""
+
+    async def _kept(self, job: Job, outlet: Outlet, snapshot: Snapshot, handle: Handle | None) -> list[Output]:
+        for pause_s in FETCH_AGAIN_S:
+            try:
+                return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
+            except ProviderFailure as exc:
+                if exc.kind not in {FailureKind.NETWORK, FailureKind.TIMEOUT}:
+                    raise
+            await asyncio.sleep(pause_s)
+            if handle is not None and handle.id:
+                snapshot = await self._waiting.ask(outlet.adapter, handle)  # its URLs may be fresh ones
+        raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_unreachable")
+
+    async def _failed(self, attempt_id: UUID, name: str, failure: ProviderFailure) -> None:
+        log.info("provider_failed", attempt=str(attempt_id), code=failure.kind)
+        await self._stores.attempts.failed(
+            attempt_id,
+            failure.kind,
+            after_s=failure.after_s,
+            cost_usd=0.0 if failure.is_unsent else failure.cost_usd,
+            is_unsent=failure.is_unsent,
+        )
+        await self._services.breaker.report(name, failure.kind, after_s=failure.after_s)
+
+
+def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Sequence[File]) -> NewAttempt:
+    configured = outlet.configured
+    return NewAttempt(
+        id=attempt_id,
+        provider=outlet.name,
+        exposure=configured.exposure,
+        retention_s=configured.retention_s,
+        deletes=configured.deletes,
+        expected_usd=configured.models[work.job.operation].cost_usd,
+        parts=(*((Part.UPLOAD,) if files else ()), Part.OUTPUT, Part.RECORD),
+        hook_hash=hashlib.sha256(token.encode()).digest() if token else None,
+    )
+
+
+async def _fetched(outlet: Outlet, snapshot: Snapshot) -> list[Fetched]:
+    fetched: list[Fetched] = []
+    try:
+        for output in snapshot.outputs:
+            fetched.append(await outlet.downloader.fetch(output))  # noqa: PERF401 - what came is closed if one fails
+    except BaseException:
+        close_all(fetched)
+        raise
+    return fetched

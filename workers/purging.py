@@ -1,0 +1,64 @@
+"""Asks providers to delete what attempts left there: the answers that settle needs, and the rest for a day."""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from broker.attempts import Attempt
+from broker.errors import BrokerError
+from broker.forgetting import forget_frames
+from broker.purges import CLAIM_S, Purges
+from broker.services import Services
+from providers.base import FailureKind, ProviderFailure, Purge
+from workers.adapters import Adapters
+
+log = structlog.get_logger()
+
+EVERY_S = 1.0
+
+
+class Purging:
+    """Speaks to providers on behalf of settle, and only while this worker's lease holds."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._adapters = adapters
+
+    async def ask(self, attempt: Attempt) -> Purge | None:
+        """Stop an attempt where it may still run, delete, look; None when the provider could not be asked."""
+        outlet = self._adapters.outlet(attempt.provider)
+        if outlet is None or attempt.handle is None:
+            return None
+        try:
+            if attempt.is_open or attempt.kind is FailureKind.CANCELED:
+                await outlet.adapter.cancel(attempt.handle)
+            return await outlet.adapter.purge(attempt.handle)
+        except ProviderFailure as exc:
+            forget_frames(exc)
+            log.warning("purge_failed", attempt=str(attempt.id), code=exc.kind)
+            return None
+
+    async def run(self, services: Services) -> None:
+        """Go on with purges of final jobs until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            if not services.lease.is_valid:
+                continue
+            try:
+                due = await services.stores.attempts.due(self._adapters.names, within_s=CLAIM_S)
+                await _all(services.purges, due)
+            except BrokerError as exc:
+                log.warning("purges_postponed", code=exc.code)
+
+
+async def _all(purges: Purges, due: Iterable[Attempt]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for attempt in due:
+            tasks.create_task(_one(purges, attempt))
+
+
+async def _one(purges: Purges, attempt: Attempt) -> None:
+    try:
+        await purges.go_on(attempt)
+    except BrokerError as exc:
+        log.warning("purge_postponed", attempt=str(attempt.id), code=exc.code)

@@ -1,0 +1,119 @@
+"""One job's way along its route: provider after provider, as the kinds of their failures allow, until one delivers."""
+
+import asyncio
+
+import structlog
+
+from broker.attempts import Attempt
+from broker.errors import OperationUnavailable, Refused
+from broker.forgetting import forget_frames
+from broker.routes import Config, Route
+from broker.routing import LONG_WAIT_S, Again, GiveUp, Tried, after_failure
+from broker.services import Services
+from providers.base import FailureKind, ProviderFailure
+from workers.adapters import Adapters
+from workers.inside import Inside
+from workers.outcomes import Ending, HandOver, failed, provider_failed
+from workers.outside import Outside
+from workers.work import Work
+
+log = structlog.get_logger()
+
+
+class Attempts:
+    """The two kinds of places where a job can be run, as one."""
+
+    def __init__(self, adapters: Adapters, *, inside: Inside, outside: Outside) -> None:
+        self._adapters = adapters
+        self._inside = inside
+        self._outside = outside
+
+    def is_here(self, provider: str) -> bool:
+        """Whether this worker runs a provider."""
+        return self._adapters.get(provider) is not None
+
+    async def run(self, work: Work, provider: str, *, resumed: Attempt | None) -> Ending | HandOver:
+        """Run a job at a provider once, or go on with an attempt that is under way there."""
+        if self._adapters.model(provider) is not None:
+            return await self._inside.run(work, provider)
+        return await self._outside.run(work, provider, resumed=resumed)
+
+
+class RouteWalk:
+    """Walks one job along its route; the configuration is the one that held when it was claimed."""
+
+    def __init__(self, services: Services, attempts: Attempts, work: Work, *, config: Config, route: Route) -> None:
+        self._services = services
+        self._attempts = attempts
+        self._work = work
+        self._config = config
+        self._route = route
+        self._tried: list[Tried] = []
+
+    async def end(self) -> Ending | HandOver:
+        """Return how the job ends, or where it goes on."""
+        resumed = await self._remember()
+        if resumed is not None and resumed.provider not in self._config.providers:
+            await self._services.stores.attempts.failed(resumed.id, FailureKind.UNCERTAIN)
+            return provider_failed(FailureKind.UNCERTAIN)
+        while True:
+            step = await self._next() if resumed is None else self._again(resumed)
+            if not isinstance(step, Again):
+                return step
+            try:
+                return await self._attempts.run(self._work, step.provider, resumed=resumed)
+            except ProviderFailure as exc:
+                forget_frames(exc)
+                self._tried.append(self._outcome(step.provider, exc))
+                log.info("attempt_failed", job_id=str(self._work.job.id), code=exc.kind, count=len(self._tried))
+            resumed = None
+
+    async def _remember(self) -> Attempt | None:
+        """Take in what was tried before this claim; return the attempt that may still be under way."""
+        if self._work.job.attempts <= 1:
+            return None  # the first claim has no past to look at
+        past = await self._services.stores.attempts.of_job(self._work.job.id)
+        self._tried = [
+            Tried(provider=attempt.provider, kind=attempt.kind, after_s=attempt.after_s, cost_usd=attempt.cost_usd)
+            for attempt in past
+            if not attempt.is_open and attempt.kind is not None
+        ]
+        return next((attempt for attempt in past if attempt.is_open), None)
+
+    def _again(self, resumed: Attempt) -> Again | HandOver:
+        if self._attempts.is_here(resumed.provider):
+            return Again(provider=resumed.provider)
+        return HandOver(pool=self._config.providers[resumed.provider].pool)
+
+    async def _next(self) -> Again | Ending | HandOver:
+        try:
+            ranked = await self._services.fleet.candidates(self._work.needs, job_id=self._work.job.id)
+        except (OperationUnavailable, Refused) as exc:
+            return provider_failed(self._tried[-1].kind) if self._tried else failed(exc.code)
+        step = self._after(ranked) if self._tried else Again(provider=await self._first(ranked))
+        if isinstance(step, GiveUp):
+            return provider_failed(step.kind)
+        if not self._attempts.is_here(step.provider) or step.after_s > LONG_WAIT_S:
+            return HandOver(pool=self._config.providers[step.provider].pool, after_s=step.after_s)
+        await asyncio.sleep(step.after_s)
+        return step
+
+    def _after(self, ranked: list[str]) -> Again | GiveUp:
+        known = [name for name in ranked if name in self._config.providers]
+        estimates = {name: self._expected_usd(name) for name in known}
+        return after_failure(self._route, known, self._tried, estimates=estimates)
+
+    async def _first(self, ranked: list[str]) -> str:
+        """Choose the first that takes work; one that is to be found out about lets one job at a time through."""
+        for name in ranked:
+            if self._config.providers[name].adapter == "inhouse" or await self._services.breaker.may_try(name):
+                return name
+        return ranked[0]  # unhealthy last, and never nobody
+
+    def _outcome(self, provider: str, failure: ProviderFailure) -> Tried:
+        told = 0.0 if failure.is_unsent else failure.cost_usd
+        cost_usd = self._expected_usd(provider) if told is None else told
+        return Tried(provider=provider, kind=failure.kind, after_s=failure.after_s, cost_usd=cost_usd)
+
+    def _expected_usd(self, provider: str) -> float:
+        return self._config.providers[provider].models[self._route.operation].cost_usd
