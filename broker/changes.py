@@ -1,23 +1,20 @@
-"""Tells every process that a job has changed (Redis pub/sub): a hint to look, never the truth."""
+"""Tells every process that a job has changed: a hint to look, never the truth."""
 
 import asyncio
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
-from redis.exceptions import RedisError
 
+from broker.channel import Channel
 from broker.jobs import Job, JobState
 
 log = structlog.get_logger()
 
 CHANNEL = "lethe:changes"
-RECONNECT_S = 0.5
-SILENCE_S = 5.0
-PUBLISH_S = 2.0
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -30,70 +27,40 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Changes:
-    """One subscription per process, many waiters; while Redis is away they wake now and then to look for themselves."""
+    """What jobs' watchers and the listeners of this process hear."""
 
     def __init__(self, redis: Any) -> None:
-        self._redis = redis  # Any: redis-py's types leave most of this open
-        self._waiters: dict[UUID, set[asyncio.Event]] = {}
+        self._channel = Channel(redis, CHANNEL, hear=self._hear, wakes_in_doubt=True)
         self._listeners: list[Callable[[Change], None]] = []
 
     async def publish(self, job: Job) -> None:
         """Tell the others; a lost message costs time, not truth."""
         change = Change(id=job.id, version=job.version, fence=job.fence, state=job.state)
-        with suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(PUBLISH_S):
-                await self._redis.publish(CHANNEL, msgspec.msgpack.encode(change))
+        await self._channel.publish(msgspec.msgpack.encode(change))
 
     def listen(self, listener: Callable[[Change], None]) -> None:
         """Call `listener` for every change, in the loop's own thread."""
         self._listeners.append(listener)
 
-    @contextmanager
-    def watch(self, job_id: UUID) -> Generator[asyncio.Event, None, None]:
+    def watch(self, job_id: UUID) -> AbstractContextManager[asyncio.Event]:
         """Lend an event that is set whenever the job may have changed; its user clears it."""
-        event = asyncio.Event()
-        self._waiters.setdefault(job_id, set()).add(event)
-        try:
-            yield event
-        finally:
-            events = self._waiters[job_id]
-            events.discard(event)
-            if not events:
-                del self._waiters[job_id]
+        return self._channel.watch(job_id)
 
     def wake_all(self) -> None:
         """Let every waiter look: something may have been missed."""
-        for events in self._waiters.values():
-            for event in events:
-                event.set()
+        self._channel.wake_all()
 
     async def run(self) -> None:
-        """Listen until cancelled; reconnect when Redis goes away."""
-        while True:
-            with suppress(RedisError, OSError, TimeoutError):
-                await self._subscribe()
-            self.wake_all()
-            await asyncio.sleep(RECONNECT_S)
+        """Listen until cancelled."""
+        await self._channel.run()
 
-    async def _subscribe(self) -> None:
-        async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
-            await subscription.subscribe(CHANNEL)
-            self.wake_all()
-            while True:
-                message = await subscription.get_message(timeout=SILENCE_S)
-                if message is None:
-                    self.wake_all()
-                else:
-                    self._hand_on(message["data"])
-
-    def _hand_on(self, data: bytes) -> None:
+    def _hear(self, data: bytes) -> None:
         try:
             change = msgspec.msgpack.decode(data, type=Change)
         except msgspec.DecodeError:
             log.warning("change_unreadable")
             return
-        for event in self._waiters.get(change.id, ()):
-            event.set()
+        self._channel.wake(change.id)
         for listener in self._listeners:
             listener(change)
 

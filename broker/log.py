@@ -35,6 +35,7 @@ ALLOWED_KEYS = frozenset(
         "operation",
         "perturbed",
         "pool",
+        "provider",
         "request_id",
         "route",
         "state",
