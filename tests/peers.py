@@ -43,7 +43,7 @@ def free_port() -> int:
 
 def is_200(reply: httpx.Response) -> bool:
     """Whether a health answer says yes by its status."""
-    return reply.status_code == httpx.codes.OK
+    return reply.status_code == 200
 
 
 @contextmanager
