@@ -1,6 +1,12 @@
 """Every adapter that the contract suite runs over: a new one joins with one import and one line."""
 
-from tests.emulators import replicate
+from tests.emulators import cog, fal, http, openai_images, replicate
 from tests.emulators.case import Case
 
-CASES: tuple[Case, ...] = (replicate.CASE,)
+CASES: tuple[Case, ...] = (
+    replicate.CASE,
+    fal.CASE,
+    openai_images.CASE,
+    http.CASE,
+    cog.CASE,
+)

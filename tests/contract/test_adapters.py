@@ -79,11 +79,11 @@ def test_terms_are_readable_without_credentials(case: Case) -> None:
 
 
 def test_what_is_not_ours_has_an_address_and_a_secret(case: Case) -> None:
-    """A provider that others run is reached by https with a key; one that has no usual place keeps it all here."""
+    """A provider that others run is reached by https with a key; one without a usual place is ours, or not trusted."""
     terms = type(case.make(NOWHERE)).terms
     assert not terms.base_url or terms.base_url.startswith("https://")
     assert bool(terms.base_url) == terms.needs_secret
-    assert terms.exposure is Exposure.LOCAL or terms.base_url
+    assert terms.exposure is Exposure.LOCAL or terms.base_url or terms.retention_s
 
 
 async def test_it_delivers(case: Case, provider: Provider) -> None:
@@ -130,8 +130,9 @@ async def test_a_stored_handle_is_enough(case: Case, provider: Provider, emulato
         return
     other = case.make(emulator.url)
     try:
-        snapshot = await other.poll(stored(heard.handle))
-        assert (await finish(other, snapshot, heard)).outputs
+        if not case.is_inline:
+            snapshot = await other.poll(stored(heard.handle))
+            assert (await finish(other, snapshot, heard)).outputs
         await other.cancel(stored(heard.handle))
         await other.purge(stored(heard.handle))
     finally:
@@ -251,7 +252,9 @@ async def test_the_provider_learns_nothing_but_the_attempt(case: Case, provider:
     everything = emulator.bytes_seen
     assert wanted.operation
     assert FILE_NAME.encode() not in everything
-    assert socket.gethostname().encode() not in everything
+    machine = socket.gethostname().encode()
+    # A short name stands in any picture by chance.
+    assert len(machine) < 6 or machine not in everything
     theirs = msgspec.json.encode(heard.handles) + msgspec.json.encode(wanted.attempt)
     assert all(found in theirs for found in UUID.findall(everything))
     hook = (HOOK + TOKEN).encode()
