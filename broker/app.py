@@ -18,6 +18,7 @@ from broker.api.deps import provide_caller
 from broker.api.edge import Edge
 from broker.api.events import job_events
 from broker.api.health import get_live, get_ready
+from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
 from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
@@ -50,6 +51,7 @@ CLIENT_ROUTES: list[ControllerRouterHandler] = [
     get_receipt,
     list_operations,
     list_receipt_keys,
+    take_hint,
     get_live,
     get_ready,
     get_openapi,

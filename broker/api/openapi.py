@@ -9,6 +9,7 @@ from litestar import Response, get
 from broker.api.health import LiveView, ReadyView
 from broker.api.openapi_parts import (
     CURSOR,
+    HOOK_TOKEN,
     IF_NONE_MATCH,
     JOB_ID,
     LAST_EVENT_ID,
@@ -56,7 +57,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **_about()},
+        "paths": {**_users(), **_jobs(), **_hooks(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -135,6 +136,13 @@ def _output() -> Json:
         **problems(401, 404, 409, 410, 416, 503),
     }
     return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
+
+
+def _hooks() -> Json:
+    taken = _empty("Taken, whether the token is known or not; the body is not looked at.")
+    responses = {"204": taken, **problems(404, 503)}
+    hint = operation("hintProviderNews", "Say that a provider has news", responses, [HOOK_TOKEN], public=True)
+    return {"/v1/hooks/{token}": {"post": hint}}
 
 
 def _about() -> Json:
