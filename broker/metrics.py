@@ -83,6 +83,18 @@ class Metrics:
             ("what",),
             registry=self.registry,
         )
+        self.purges = Counter(
+            "lethe_purges",
+            "Copies at providers, by what is known of them.",
+            ("provider", "result"),
+            registry=self.registry,
+        )
+        self.provider_unknown = Counter(
+            "lethe_provider_unknown",
+            "Attempts of which a provider has copies whose fate is unknown. Must stay 0.",
+            ("provider",),
+            registry=self.registry,
+        )
         # An alarm that appears only when it rings cannot be told from one that is not wired.
         for what in Held:
             self.still_held.labels(what=what)

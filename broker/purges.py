@@ -13,7 +13,7 @@ from broker.jobs import Job
 from broker.metrics import Metrics
 from broker.receipts import Signer, exposure_of, provider_copies, settled_at, statement
 from broker.store.stores import Stores
-from providers.base import FailureKind, Part, Purge
+from providers.base import FailureKind, Part, ProviderFailure, Purge
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class Purges:
         for attempt, purge in zip(attempts, answers, strict=True):
             await self._state(attempt, purge, copies)
             if attempt.is_open:
-                await self._attempts.failed(attempt.id, FailureKind.CANCELED)
+                await self._attempts.failed(attempt.id, ProviderFailure(FailureKind.CANCELED))
 
     async def go_on(self, attempt: Attempt) -> bool:
         """Ask once more for a final job; True when nothing is left to ask, and the next receipt says so."""

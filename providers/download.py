@@ -25,6 +25,8 @@ from providers.memory import append, output_memory
 
 MAX_BYTES: Final = 128 << 20
 MAX_REDIRECTS: Final = 3
+EXPIRED: Final = "output_expired"
+"""The detail of a failure that a fresh URL may mend."""
 
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 20.0
@@ -246,7 +248,7 @@ def _check_status(status: int) -> None:
     if status == HTTPStatus.OK:
         return
     if status in _GONE:
-        raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_expired")
+        raise ProviderFailure(FailureKind.BAD_OUTPUT, EXPIRED)
     is_passing = status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     kind = FailureKind.NETWORK if is_passing else FailureKind.BAD_OUTPUT
     raise ProviderFailure(kind, f"output_status_{status}")

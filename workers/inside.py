@@ -97,9 +97,7 @@ class Inside:
         return answer if isinstance(answer, Refuse) else None
 
     async def _remembered(self, job: Job, name: str, failure: ProviderFailure) -> ProviderFailure:
-        await self._stores.attempts.failed_inside(
-            job, uuid4(), provider=name, kind=failure.kind, after_s=failure.after_s
-        )
+        await self._stores.attempts.failed_here(job, uuid4(), provider=name, failure=failure)
         return failure
 
 

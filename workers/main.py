@@ -44,9 +44,11 @@ def models_of(pool: str, config: Config, settings: Settings) -> dict[str, Provid
     return {name: made for name, made in in_house(settings.models_dir).items() if name in wanted}
 
 
-async def work(settings: Settings, pool: str, *, guard: Guard, profile: Profile) -> None:
-    """Run one worker of a pool until SIGTERM or SIGINT."""
-    stopping = _stopping()
+async def work(
+    settings: Settings, pool: str, *, guard: Guard, profile: Profile, stopping: asyncio.Event | None = None
+) -> None:
+    """Run one worker of a pool until it is told to stop: by SIGTERM or SIGINT, or by the event that is given."""
+    stopping = stopping or _stopping()
     config = live_config(settings)
     models = models_of(pool, config.current, settings)
     slots = settings.slots_of(is_relay=not models)
@@ -106,7 +108,7 @@ def _attempts(services: Services, zygote: Zygote, adapters: Adapters, seats: Sea
 
 def _background(services: Services, adapters: Adapters, seats: Seats) -> list[asyncio.Task[None]]:
     """Start what goes on beside jobs; each loop lives through whatever its stores do."""
-    health = HealthChecks(services.redis, services.breaker, lambda: adapters.outside)
+    health = HealthChecks(services.breaker, lambda: adapters.outside)
     loops: Mapping[str, Coroutine[object, object, None]] = {
         "seats": seats.run(),
         "purging": Purging(adapters).run(services),

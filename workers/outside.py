@@ -19,21 +19,22 @@ from broker.services import Services
 from broker.store.attempts import NewAttempt
 from policies.base import Facts
 from providers.base import FailureKind, File, Handle, Part, ProviderFailure, Snapshot, Task
-from providers.download import Fetched
+from providers.download import EXPIRED, Fetched
 from workers.adapters import Adapters, Outlet
 from workers.disclosure import clean_file
 from workers.images.zygote import Zygote
 from workers.opening import open_pictures
 from workers.outcomes import Ending, HandOver, Paid, Stopped, failed
 from workers.plaintext import Plaintext
-from workers.results import Results, close_all
+from workers.results import Results, destroy_all
 from workers.seats import Seats
 from workers.waiting import OrderListener, Waiting
 from workers.work import Work
 
 log = structlog.get_logger()
 
-FETCH_AGAIN_S = (2.0, 4.0, 8.0)
+FETCH_AGAIN_S = (0.5, 2.0, 4.0, 8.0)
+"""An output that was paid for is asked for again before it is given up."""
 FULL_AGAIN_S = 2.0
 
 
@@ -89,8 +90,11 @@ class Outside:
 
     async def _order(self, work: Work, outlet: Outlet, attempt_id: UUID, listener: OrderListener) -> Snapshot:
         with Plaintext() as plaintext:
-            async with self._opening:
+            try:
                 files = await self._clean_files(work, outlet, plaintext)
+            except ProviderFailure as exc:
+                await self._stores.attempts.failed_here(work.job, attempt_id, provider=outlet.name, failure=exc)
+                raise
             token = self._hook_token(outlet)
             await self._stores.attempts.begin(work.job, _row(work, outlet, attempt_id, token=token, files=files))
             return await self._submit(work, outlet, attempt_id, listener, files=files, token=token)
@@ -131,12 +135,15 @@ class Outside:
                 raise
         # It never arrived, or cannot be asked for: under the same id it is the same order.
         with Plaintext() as plaintext:
-            async with self._opening:
-                files = await self._clean_files(work, outlet, plaintext)
+            files = await self._clean_files(work, outlet, plaintext)
             return await self._submit(work, outlet, attempt.id, listener, files=files, token="")
 
     async def _clean_files(self, work: Work, outlet: Outlet, plaintext: Plaintext) -> list[File]:
         self._ask_policies(work.job, outlet)
+        async with self._opening:
+            return await self._opened(work, outlet, plaintext)
+
+    async def _opened(self, work: Work, outlet: Outlet, plaintext: Plaintext) -> list[File]:
         terms, model = outlet.adapter.terms, outlet.configured.models[work.job.operation]
         files: list[File] = []
         for upload in await open_pictures(self._stores, work.job, work.uploads, plaintext):
@@ -172,7 +179,9 @@ class Outside:
             try:
                 return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
             except ProviderFailure as exc:
-                if exc.kind not in {FailureKind.NETWORK, FailureKind.TIMEOUT}:
+                is_asked_for = handle is not None and bool(handle.id)
+                is_passing = exc.kind in {FailureKind.NETWORK, FailureKind.TIMEOUT}
+                if not is_passing and not (is_asked_for and exc.detail == EXPIRED):
                     raise
             await asyncio.sleep(pause_s)
             if handle is not None and handle.id:
@@ -181,13 +190,7 @@ class Outside:
 
     async def _failed(self, attempt_id: UUID, name: str, failure: ProviderFailure) -> None:
         log.info("provider_failed", attempt=str(attempt_id), code=failure.kind)
-        await self._stores.attempts.failed(
-            attempt_id,
-            failure.kind,
-            after_s=failure.after_s,
-            cost_usd=0.0 if failure.is_unsent else failure.cost_usd,
-            is_unsent=failure.is_unsent,
-        )
+        await self._stores.attempts.failed(attempt_id, failure)
         await self._services.breaker.report(name, failure.kind, after_s=failure.after_s)
 
 
@@ -211,6 +214,6 @@ async def _fetched(outlet: Outlet, snapshot: Snapshot) -> list[Fetched]:
         for output in snapshot.outputs:
             fetched.append(await outlet.downloader.fetch(output))  # noqa: PERF401 - what came is closed if one fails
     except BaseException:
-        close_all(fetched)
+        destroy_all(fetched)
         raise
     return fetched

@@ -1,6 +1,5 @@
 """Cleans what a provider made, and keeps it: pictures are rebuilt from pixels, videos lose their metadata."""
 
-import os
 from collections.abc import Sequence
 
 from broker.jobs import Job, Output
@@ -16,7 +15,7 @@ from workers.images.errors import EncodingFailed, InvalidImage
 from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
 from workers.outputs import Made, keep_output
-from workers.plaintext import Plaintext, mapped
+from workers.plaintext import Plaintext, mapped, overwrite
 
 MAX_OUTPUTS = 16
 RGBA = 4
@@ -102,7 +101,7 @@ def output_kind(media_type: str, pixels: Pixels) -> ImageKind:
     return ImageKind.PNG if pixels.channels == RGBA else ImageKind.JPEG
 
 
-def close_all(fetched: Sequence[Fetched]) -> None:
-    """Close descriptors of what is not kept after all."""
+def destroy_all(fetched: Sequence[Fetched]) -> None:
+    """Overwrite and close what is not kept after all."""
     for file in fetched:
-        os.close(file.fd)
+        overwrite(file.fd)

@@ -54,7 +54,7 @@ class RouteWalk:
         """Return how the job ends, or where it goes on."""
         resumed = await self._remember()
         if resumed is not None and resumed.provider not in self._config.providers:
-            await self._services.stores.attempts.failed(resumed.id, FailureKind.UNCERTAIN)
+            await self._services.stores.attempts.failed(resumed.id, ProviderFailure(FailureKind.UNCERTAIN))
             return provider_failed(FailureKind.UNCERTAIN)
         while True:
             step = await self._next() if resumed is None else self._again(resumed)

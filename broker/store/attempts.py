@@ -11,7 +11,7 @@ from broker.errors import IllegalTransition
 from broker.jobs import Job
 from broker.store.database import Database
 from broker.store.files import statements
-from providers.base import Deletes, Exposure, FailureKind, Handle, Part
+from providers.base import Deletes, Exposure, Handle, Part, ProviderFailure
 
 SQL = statements("attempts")
 BATCH = 50
@@ -64,23 +64,18 @@ class AttemptStore:
         """End an attempt well; without a cost the expected one stands. Idempotent."""
         await self._database.row(SQL["end"], attempt_id, "succeeded", "", None, cost_usd, False)
 
-    async def failed(
-        self,
-        attempt_id: UUID,
-        kind: FailureKind,
-        *,
-        after_s: float | None = None,
-        cost_usd: float | None = None,
-        is_unsent: bool = False,
-    ) -> None:
-        """End an attempt badly; `is_unsent` withdraws its custody rows, as nothing has left us. Idempotent."""
-        await self._database.row(SQL["end"], attempt_id, "failed", kind, after_s, cost_usd, is_unsent)
+    async def failed(self, attempt_id: UUID, failure: ProviderFailure) -> None:
+        """End an attempt badly; custody rows of what never left us are withdrawn. Idempotent."""
+        cost_usd = 0.0 if failure.is_unsent else failure.cost_usd
+        await self._database.row(
+            SQL["end"], attempt_id, "failed", failure.kind, failure.after_s, cost_usd, failure.is_unsent
+        )
 
-    async def failed_inside(
-        self, job: Job, attempt_id: UUID, *, provider: str, kind: FailureKind, after_s: float | None
-    ) -> None:
-        """Remember that an in-house model did not deliver; IllegalTransition when the job is not ours any more."""
-        row = await self._database.row(SQL["failed_inside"], attempt_id, job.id, job.fence, provider, kind, after_s)
+    async def failed_here(self, job: Job, attempt_id: UUID, *, provider: str, failure: ProviderFailure) -> None:
+        """Remember an attempt of which nothing has left us; IllegalTransition when the job is not ours any more."""
+        row = await self._database.row(
+            SQL["failed_here"], attempt_id, job.id, job.fence, provider, failure.kind, failure.after_s
+        )
         if row is None:
             raise IllegalTransition(f"attempt of {job.id} at fence {job.fence}")
 

@@ -41,8 +41,8 @@ UPDATE jobs SET cost_usd = jobs.cost_usd + attempt.cost_usd, version = version +
 FROM attempt WHERE jobs.id = attempt.job_id
 RETURNING jobs.id
 
--- name: failed_inside
--- An in-house model did not deliver, and the route goes on: remembered for whoever claims the job next.
+-- name: failed_here
+-- An attempt that ended before anything left us: remembered for whoever claims the job next.
 INSERT INTO attempts (id, job_id, provider, is_outside, exposure, state, kind, after_s, ended_at)
 SELECT $1, jobs.id, $4, false, 'local', 'failed', $5, $6, now()
 FROM jobs WHERE jobs.id = $2 AND jobs.fence = $3 AND jobs.state = 'running'
