@@ -96,7 +96,8 @@ async def test_it_runs_a_model_to_its_output(client: Official) -> None:
     """run() returns the address of the output, which anybody who has it can read."""
     output = await client.async_run("acme/flux", input={"prompt": "a boat"}, wait=False)
     assert isinstance(output, str)
-    assert httpx.get(output, trust_env=False).content.startswith(b"\x89PNG")
+    async with httpx.AsyncClient(trust_env=False) as bare:
+        assert (await bare.get(output)).content.startswith(b"\x89PNG")
 
 
 async def test_hooks_are_signed_as_it_checks(client: Official, emulator: ReplicateEmulator) -> None:

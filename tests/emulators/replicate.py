@@ -44,16 +44,13 @@ TOLD = f"{PROMPT} at https://api.replicate.com/v1/files/canary for {SECRET}"
 
 
 class ReplicateEmulator(Emulator):
-    """
-    The provider. `states` and `ending` are what the next predictions go through and end with.
-
-    With `run_s` time drives a prediction; without, every GET takes it one state further.
-    """
+    """The provider. With `run_s` time drives a prediction; without, every GET takes it one state further."""
 
     def __init__(self, *, run_s: float = 0.0) -> None:
         super().__init__()
         self.states = ["starting", "processing"]
         self.ending: Json = {}
+        """What the next predictions go through, and end with."""
         self.run_s = run_s
         self.rings: tuple[Ring, ...] = (Ring.DONE,)
         self.is_keeping_files = False
