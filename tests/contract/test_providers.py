@@ -9,8 +9,23 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from providers.base import Exposure, FailureKind, Pixels, Provider, ProviderFailure, Result, Takes, Task, Upload
+from providers.base import (
+    Deletes,
+    Exposure,
+    FailureKind,
+    Handle,
+    Pixels,
+    Progress,
+    Provider,
+    ProviderFailure,
+    Purge,
+    Snapshot,
+    Takes,
+    Task,
+    Upload,
+)
 from tests.pictures import in_memory, photo, upload_in_memory
+from tests.reporters import Heard, Unheard
 from workers.models.noop import Noop
 from workers.models.registry import in_house, speeds
 from workers.models.restyle import Pencil
@@ -57,19 +72,15 @@ async def provider(case: Case) -> AsyncIterator[Provider]:
 @pytest.fixture
 def picture(case: Case) -> Pixels | Upload:
     """Make a picture in the form that the provider takes, large enough for several steps."""
-    if case.make().takes is Takes.UPLOAD:
+    if case.make().terms.takes is Takes.UPLOAD:
         return upload_in_memory(CANARY + os.urandom(3 << 20))
     return in_memory(photo(560, 200))
 
 
 def task(case: Case, picture: Pixels | Upload, **changes: object) -> Task:
     """Ask for the case's own task."""
-    whole = Task(attempt="a1", operation=case.operation, parameters=case.parameters, picture=picture, deadline_s=60)
+    whole = Task(attempt="a1", operation=case.operation, parameters=case.parameters, pictures=(picture,), deadline_s=60)
     return msgspec.structs.replace(whole, **changes)
-
-
-async def unheard(_share: float) -> None:
-    """Listen to no progress."""
 
 
 def content(picture: Pixels | Upload) -> bytes:
@@ -78,48 +89,49 @@ def content(picture: Pixels | Upload) -> bytes:
 
 
 async def test_terms_are_readable_without_credentials(case: Case) -> None:
-    """Name, exposure, retention and form are class attributes, within the protocol's choices."""
-    kind = type(case.make())
-    assert kind.name
-    assert kind.exposure in Exposure
-    assert kind.retention_s >= 0
-    assert kind.takes in Takes
-    assert case.operation in kind.operations
+    """Exposure, retention and form stand on the class: what runs here stays here, and needs no key or address."""
+    terms = type(case.make()).terms
+    assert terms.exposure is Exposure.LOCAL
+    assert (terms.retention_s, terms.deletes) == (0, Deletes.NONE)
+    assert terms.takes in {Takes.PIXELS, Takes.UPLOAD}
+    assert case.operation in terms.operations
+    assert terms.base_url == ""
+    assert {terms.needs_secret, terms.gives_urls, terms.takes_hooks} == {False}
 
 
 async def test_it_delivers_one_result(case: Case, provider: Provider, picture: Pixels | Upload) -> None:
-    """A run gives pixels in shared memory that are as long as they say, or a finished document with its type."""
+    """submit() ends with pixels in shared memory that are as long as they say, or a finished file with its type."""
     before = content(picture)
-    result = await provider.run(task(case, picture), unheard)
-    assert (result.pixels is None) != (result.document is None)
-    if result.pixels is not None:
-        assert os.fstat(result.pixels.fd).st_size == result.pixels.size_bytes
-        assert result.pixels.fd != picture.fd
-        os.close(result.pixels.fd)
+    snapshot = await provider.submit(task(case, picture), Unheard())
+    assert snapshot.progress is Progress.SUCCEEDED
+    (output,) = snapshot.outputs
+    assert not output.url
+    assert (output.pixels is None) != (output.data is None)
+    if output.pixels is not None:
+        assert os.fstat(output.pixels.fd).st_size == output.pixels.size_bytes
+        assert output.pixels.fd != picture.fd
+        os.close(output.pixels.fd)
     else:
-        assert result.document
-        assert result.media_type
-    assert result.model_s >= 0
+        assert output.data
+        assert output.media_type
+    assert snapshot.model_s >= 0
     assert content(picture) == before
 
 
 async def test_progress_rises_to_one(case: Case, provider: Provider, picture: Pixels | Upload) -> None:
-    """Shares never fall, stay within 0 to 1, and the last is 1.0."""
-    heard: list[float] = []
-
-    async def hear(share: float) -> None:
-        heard.append(share)
-
-    _close(await provider.run(task(case, picture), hear))
-    assert heard == sorted(heard)
-    assert heard[0] >= 0
-    assert heard[-1] == pytest.approx(1.0)
+    """Shares never fall, stay within 0 to 1, and the last is 1.0; no handle is reported, since nothing stays behind."""
+    heard = Heard()
+    _close(await provider.submit(task(case, picture), heard))
+    assert heard.shares == sorted(heard.shares)
+    assert heard.shares[0] >= 0
+    assert heard.shares[-1] == pytest.approx(1.0)
+    assert heard.handles == []
 
 
 async def test_an_unknown_operation_is_unsupported(case: Case, provider: Provider, picture: Pixels | Upload) -> None:
     """A wrong route is named as such."""
     with pytest.raises(ProviderFailure) as caught:
-        await provider.run(task(case, picture, operation="fly"), unheard)
+        await provider.submit(task(case, picture, operation="fly"), Unheard())
     assert caught.value.kind is FailureKind.UNSUPPORTED
 
 
@@ -129,17 +141,38 @@ async def test_wrong_parameters_are_invalid_input(case: Case, provider: Provider
         assert not case.parameters
         return
     with pytest.raises(ProviderFailure) as caught:
-        await provider.run(task(case, picture, parameters=case.wrong), unheard)
+        await provider.submit(task(case, picture, parameters=case.wrong), Unheard())
     assert caught.value.kind is FailureKind.INVALID_INPUT
     assert not any(str(value) in str(caught.value) for value in case.wrong.values())
 
 
 async def test_the_wrong_form_is_invalid_input(case: Case, provider: Provider) -> None:
     """Pixels where a file is due, or the other way round, are refused."""
-    wrong = in_memory(photo(2, 2)) if provider.takes is Takes.UPLOAD else upload_in_memory(CANARY)
+    wrong = in_memory(photo(2, 2)) if provider.terms.takes is Takes.UPLOAD else upload_in_memory(CANARY)
     with pytest.raises(ProviderFailure) as caught:
-        await provider.run(task(case, wrong), unheard)
+        await provider.submit(task(case, wrong), Unheard())
     assert caught.value.kind is FailureKind.INVALID_INPUT
+
+
+async def test_the_wrong_number_of_pictures_is_invalid_input(
+    case: Case, provider: Provider, picture: Pixels | Upload
+) -> None:
+    """A model here takes one picture, neither none nor two."""
+    for pictures in ((), (picture, picture)):
+        with pytest.raises(ProviderFailure) as caught:
+            await provider.submit(task(case, picture, pictures=pictures), Unheard())
+        assert caught.value.kind is FailureKind.INVALID_INPUT
+
+
+async def test_nothing_stays_to_be_asked_for(case: Case, provider: Provider) -> None:
+    """What answers at once knows no attempt afterwards: polls are LOST, nothing is stopped, nothing is deleted."""
+    handle = Handle(id="a1", operation=case.operation)
+    with pytest.raises(ProviderFailure) as caught:
+        await provider.poll(handle)
+    assert caught.value.kind is FailureKind.LOST
+    assert not await provider.cancel(handle)
+    assert await provider.purge(handle) == Purge()
+    await provider.healthy()
 
 
 async def test_shared_memory_that_is_too_short_is_invalid_input(
@@ -148,14 +181,14 @@ async def test_shared_memory_that_is_too_short_is_invalid_input(
     """A picture that ends early fails the task, never the process."""
     os.ftruncate(picture.fd, picture.size_bytes - 1)
     with pytest.raises(ProviderFailure) as caught:
-        await provider.run(task(case, picture), unheard)
+        await provider.submit(task(case, picture), Unheard())
     assert caught.value.kind is FailureKind.INVALID_INPUT
 
 
 async def test_a_cancelled_run_leaves_nothing(case: Case, provider: Provider, picture: Pixels | Upload) -> None:
     """CancelledError comes back, and no descriptor more than before is open."""
     before = _descriptors()
-    running = asyncio.create_task(provider.run(task(case, picture), unheard))
+    running = asyncio.create_task(provider.submit(task(case, picture), Unheard()))
     await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -166,20 +199,21 @@ async def test_a_cancelled_run_leaves_nothing(case: Case, provider: Provider, pi
 
 async def test_it_works_again_after_a_cancel(case: Case, provider: Provider, picture: Pixels | Upload) -> None:
     """A cancel ends one run, not the provider."""
-    running = asyncio.create_task(provider.run(task(case, picture), unheard))
+    running = asyncio.create_task(provider.submit(task(case, picture), Unheard()))
     await asyncio.sleep(0)
     running.cancel()
     await asyncio.wait([running])
-    _close(await provider.run(task(case, picture), unheard))
+    _close(await provider.submit(task(case, picture), Unheard()))
 
 
 async def test_two_runs_at_once_both_deliver(case: Case, provider: Provider, picture: Pixels | Upload) -> None:
     """Runs side by side, or in turn, do not disturb each other."""
-    one, other = await asyncio.gather(*(provider.run(task(case, picture), unheard) for _ in range(2)))
-    if one.pixels is not None and other.pixels is not None:
-        assert content(one.pixels) == content(other.pixels)
+    one, other = await asyncio.gather(*(provider.submit(task(case, picture), Unheard()) for _ in range(2)))
+    (first,), (second,) = one.outputs, other.outputs
+    if first.pixels is not None and second.pixels is not None:
+        assert content(first.pixels) == content(second.pixels)
     else:
-        assert one.document == other.document
+        assert first.data == second.data
     _close(one)
     _close(other)
 
@@ -191,9 +225,10 @@ async def test_closing_twice_is_closing(case: Case) -> None:
     await made.aclose()
 
 
-def _close(result: Result) -> None:
-    if result.pixels is not None:
-        os.close(result.pixels.fd)
+def _close(snapshot: Snapshot) -> None:
+    for output in snapshot.outputs:
+        if output.pixels is not None:
+            os.close(output.pixels.fd)
 
 
 def _descriptors() -> set[str]:
@@ -203,7 +238,7 @@ def _descriptors() -> set[str]:
 async def test_the_registry_knows_every_in_house_provider() -> None:
     """Names are those of the classes, each has a case here, and only warm providers have a speed."""
     providers = in_house(MODELS_DIR)
-    assert {name: type(provider).name for name, provider in providers.items()} == {name: name for name in providers}
+    assert {name: vars(type(provider))["name"] for name, provider in providers.items()} == {n: n for n in providers}
     assert set(providers) <= set(CASES)
     assert speeds(providers) == {}
     await providers["pencil"].warm()
