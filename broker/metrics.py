@@ -1,15 +1,24 @@
 """What an operator sees in figures: definitions on a registry of their own; no label carries an id."""
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from broker.circuits import CircuitState
+from providers.base import FailureKind
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _DESTROYED_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_PROVIDER_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
+_CIRCUIT_VALUES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 _MODEL_S = (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+SUCCEEDED = "succeeded"
 
 
 class Held(StrEnum):
@@ -46,6 +55,15 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[JobCount, ...] = ()
     uploads: int = 0
     oldest_upload_s: float = 0.0
+    purges: int = 0
+
+
+class ProviderFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider outside stands for all processes together at the moment of a scrape."""
+
+    state: CircuitState
+    slots: int
+    in_use: int
 
 
 class Metrics:
@@ -83,21 +101,10 @@ class Metrics:
             ("what",),
             registry=self.registry,
         )
-        self.purges = Counter(
-            "lethe_purges",
-            "Copies at providers, by what is known of them.",
-            ("provider", "result"),
-            registry=self.registry,
-        )
-        self.provider_unknown = Counter(
-            "lethe_provider_unknown",
-            "Attempts of which a provider has copies whose fate is unknown. Must stay 0.",
-            ("provider",),
-            registry=self.registry,
-        )
         # An alarm that appears only when it rings cannot be told from one that is not wired.
         for what in Held:
             self.still_held.labels(what=what)
+        self._define_providers()
 
     def _define_gauges(self) -> None:
         self._jobs = Gauge("lethe_jobs", "Jobs.", ("state", "operation"), registry=self.registry)
@@ -111,6 +118,83 @@ class Metrics:
         self._upload_age = Gauge(
             "lethe_uploads_oldest_seconds", "Age of the upload alive longest.", registry=self.registry
         )
+        self._purges_pending = Gauge(
+            "lethe_purge_pending",
+            "Attempts whose copies a provider has still to be asked to delete.",
+            registry=self.registry,
+        )
+
+    def _define_providers(self) -> None:
+        by_provider = ("provider",)
+        self._provider_state = Gauge(
+            "lethe_provider_state",
+            "Whether a provider gets work: 0 it does, 1 one attempt finds out, 2 it is left alone.",
+            by_provider,
+            registry=self.registry,
+        )
+        self._provider_slots = Gauge(
+            "lethe_provider_slots", "Attempts that may run at a provider at once.", by_provider, registry=self.registry
+        )
+        self._provider_in_use = Gauge(
+            "lethe_provider_slots_in_use", "Attempts that run at a provider.", by_provider, registry=self.registry
+        )
+        self._provider_attempts = Counter(
+            "lethe_provider_attempts",
+            "Attempts at a provider, by how they ended: succeeded, or the kind of failure.",
+            ("provider", "result"),
+            registry=self.registry,
+        )
+        self._provider_cost = Counter(
+            "lethe_provider_cost_usd",
+            "What attempts at a provider cost, as it says, else as expected.",
+            by_provider,
+            registry=self.registry,
+        )
+        self._provider_seconds = Histogram(
+            "lethe_provider_seconds",
+            "Time from the order until its outputs were kept, where it succeeded.",
+            by_provider,
+            buckets=_PROVIDER_S,
+            registry=self.registry,
+        )
+        self.purges = Counter(
+            "lethe_purges",
+            "Copies at providers, by what is known of them.",
+            ("provider", "result"),
+            registry=self.registry,
+        )
+        self.provider_unknown = Counter(
+            "lethe_provider_unknown",
+            "Attempts of which a provider has copies whose fate is unknown. Must stay 0.",
+            by_provider,
+            registry=self.registry,
+        )
+
+    def know_providers(self, names: Iterable[str]) -> None:
+        """Show what is counted of these providers from now on, at 0 while there is nothing to count."""
+        for name in names:
+            self.provider_unknown.labels(provider=name)
+            self._provider_cost.labels(provider=name)
+            for result in (SUCCEEDED, *FailureKind):
+                self._provider_attempts.labels(provider=name, result=result)
+
+    def attempt_ended(
+        self, provider: str, kind: FailureKind | None, *, cost_usd: float = 0.0, took_s: float | None = None
+    ) -> None:
+        """Count one attempt at a provider; None is success. A cost below 0 would undo others, and is none."""
+        self._provider_attempts.labels(provider=provider, result=kind or SUCCEEDED).inc()
+        self._provider_cost.labels(provider=provider).inc(max(cost_usd, 0.0))
+        if kind is None and took_s is not None:
+            self._provider_seconds.labels(provider=provider).observe(took_s)
+
+    def show_providers(self, figures: Mapping[str, ProviderFigures]) -> None:
+        """Set the gauges of what all processes share; a provider that is no longer configured goes."""
+        for gauge in (self._provider_state, self._provider_slots, self._provider_in_use):
+            gauge.clear()
+        for name, known in figures.items():
+            self._provider_state.labels(provider=name).set(_CIRCUIT_VALUES[known.state])
+            self._provider_slots.labels(provider=name).set(known.slots)
+            self._provider_in_use.labels(provider=name).set(known.in_use)
 
     def show(self, snapshot: Snapshot) -> None:
         """Set the gauges that Postgres knows; what is no longer in the snapshot goes, or to 0 for a pool."""
@@ -128,6 +212,7 @@ class Metrics:
             self._queue_age.labels(pool=pool).set(oldest_s)
         self._uploads.set(snapshot.uploads)
         self._upload_age.set(snapshot.oldest_upload_s)
+        self._purges_pending.set(snapshot.purges)
 
 
 def render(registry: CollectorRegistry) -> bytes:

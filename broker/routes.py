@@ -169,6 +169,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         route = self.route(operation)
         return [self.providers[name] for name in route.providers] if route else []
 
+    @property
+    def outside(self) -> dict[str, OutsideProvider]:
+        """Return the providers that are no workers of ours."""
+        return {name: p for name, p in self.providers.items() if isinstance(p, OutsideProvider)}
+
     def of_pool(self, pool: str) -> dict[str, Provider]:
         """Return the routed providers that the workers of a pool run."""
         routed = {name for route in self.routes.values() for name in route.providers}

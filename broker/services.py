@@ -149,6 +149,8 @@ def _wire(
         patience=Patience(idle_s=settings.upload_idle_s, within_s=settings.upload_within_s),
     )
     metrics.uploads_receiving.set_function(lambda: intake.receiving)
+    metrics.know_providers(config.current.outside)
+    config.listen(lambda fresh: metrics.know_providers(fresh.outside))
     lease.renewed, lease.let_go = intake.reconcile, intake.let_go
     rescue = Rescue(
         stores,

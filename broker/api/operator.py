@@ -5,7 +5,7 @@ from litestar import Response, get
 
 from broker.api.deps import Wired
 from broker.api.health import PARTS, parts_down
-from broker.metrics import CONTENT_TYPE, JobCount, Snapshot, render
+from broker.metrics import CONTENT_TYPE, JobCount, ProviderFigures, Snapshot, render
 from broker.services import Services
 
 
@@ -13,6 +13,7 @@ from broker.services import Services
 async def get_metrics(services: Wired) -> Response[bytes]:
     """Show the figures in Prometheus' text format."""
     services.metrics.show(await take_snapshot(services))
+    services.metrics.show_providers(await look_at_providers(services))
     return Response(render(services.metrics.registry), media_type=CONTENT_TYPE)
 
 
@@ -21,7 +22,19 @@ async def take_snapshot(services: Services) -> Snapshot:
     jobs = services.stores.jobs
     counts = tuple(msgspec.convert(dict(row), JobCount) for row in await jobs.snapshot())
     uploads, oldest_s = await jobs.uploads_alive()
-    return Snapshot(counts=counts, uploads=uploads, oldest_upload_s=oldest_s)
+    purges = await services.stores.attempts.pending()
+    return Snapshot(counts=counts, uploads=uploads, oldest_upload_s=oldest_s, purges=purges)
+
+
+async def look_at_providers(services: Services) -> dict[str, ProviderFigures]:
+    """Ask Redis how the providers outside stand; while it is away they all take work, and nothing runs there."""
+    outside = services.config.current.outside
+    standings = await services.breaker.standings(list(outside))
+    in_use = await services.slots.in_use_of(list(outside))
+    return {
+        name: ProviderFigures(state=standings[name].state, slots=provider.concurrency, in_use=in_use[name])
+        for name, provider in outside.items()
+    }
 
 
 @get("/health")

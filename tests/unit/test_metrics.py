@@ -1,11 +1,17 @@
 """The operator's figures: what is shown, and that nobody can be found in it."""
 
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.circuits import CircuitState
 from broker.jobs import JobState
-from broker.metrics import CONTENT_TYPE, AttemptResult, Held, JobCount, Metrics, Snapshot, render
+from broker.metrics import CONTENT_TYPE, AttemptResult, Held, JobCount, Metrics, ProviderFigures, Snapshot, render
+from providers.base import FailureKind
 
-LABELS = {"state", "operation", "pool", "outcome", "result", "what", "le"}
+LABELS = {"state", "operation", "pool", "outcome", "provider", "result", "what", "le"}
+METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -30,7 +36,7 @@ def test_gauges_show_what_postgres_says() -> None:
         count(JobState.RUNNING, "upscale", 1, oldest_s=99.0),
         count(JobState.SUCCEEDED, "noop", 4, pool="relay"),
     )
-    metrics.show(Snapshot(counts=counts, uploads=6, oldest_upload_s=12.5))
+    metrics.show(Snapshot(counts=counts, uploads=6, oldest_upload_s=12.5, purges=2))
     assert value(metrics, "lethe_jobs", state="queued", operation="upscale") == 3
     assert value(metrics, "lethe_jobs", state="running", operation="upscale") == 1
     assert value(metrics, "lethe_queue_jobs", pool="gpu") == 5
@@ -38,6 +44,7 @@ def test_gauges_show_what_postgres_says() -> None:
     assert value(metrics, "lethe_queue_jobs", pool="relay") == 0
     assert value(metrics, "lethe_uploads_alive") == 6
     assert value(metrics, "lethe_uploads_oldest_seconds") == 12.5
+    assert value(metrics, "lethe_purge_pending") == 2
 
 
 def test_jobs_of_one_kind_in_two_pools_are_added() -> None:
@@ -82,6 +89,62 @@ def test_what_a_process_measures_is_shown() -> None:
     assert value(metrics, "lethe_destroyed_seconds_bucket", outcome="succeeded", le="0.01") == 0
 
 
+def test_how_providers_stand_is_shown() -> None:
+    """State, slots and slots in use of each provider; one that is no longer configured is no longer shown."""
+    metrics = Metrics()
+    figures = {
+        "fal": ProviderFigures(state=CircuitState.OPEN, slots=8, in_use=3),
+        "bfl": ProviderFigures(state=CircuitState.HALF_OPEN, slots=2, in_use=0),
+        "runway": ProviderFigures(state=CircuitState.CLOSED, slots=4, in_use=4),
+    }
+    metrics.show_providers(figures)
+    states = [value(metrics, "lethe_provider_state", provider=name) for name in ("runway", "bfl", "fal")]
+    assert states == [0, 1, 2]
+    assert value(metrics, "lethe_provider_slots", provider="fal") == 8
+    assert value(metrics, "lethe_provider_slots_in_use", provider="fal") == 3
+    metrics.show_providers({"fal": figures["fal"]})
+    assert value(metrics, "lethe_provider_state", provider="bfl") is None
+    assert value(metrics, "lethe_provider_slots", provider="bfl") is None
+    assert value(metrics, "lethe_provider_slots_in_use", provider="bfl") is None
+
+
+def test_the_alarms_of_a_provider_are_there_before_they_ring() -> None:
+    """Unknown copies, refused credentials and an empty account stand at 0 for every provider that is known."""
+    metrics = Metrics()
+    metrics.know_providers(["fal", "bfl"])
+    for name in ("fal", "bfl"):
+        assert value(metrics, "lethe_provider_unknown_total", provider=name) == 0
+        assert value(metrics, "lethe_provider_cost_usd_total", provider=name) == 0
+        for result in ("succeeded", *FailureKind):
+            assert value(metrics, "lethe_provider_attempts_total", provider=name, result=result) == 0
+    metrics.provider_unknown.labels(provider="fal").inc()
+    metrics.know_providers(["fal"])
+    assert value(metrics, "lethe_provider_unknown_total", provider="fal") == 1
+
+
+def test_attempts_at_providers_are_counted() -> None:
+    """By how they ended, with what they cost; the time of those that succeeded."""
+    metrics = Metrics()
+    metrics.attempt_ended("fal", None, cost_usd=0.04, took_s=3.0)
+    metrics.attempt_ended("fal", FailureKind.TIMEOUT, cost_usd=0.01, took_s=600.0)
+    metrics.attempt_ended("fal", FailureKind.AUTH, cost_usd=-1.0)
+    assert value(metrics, "lethe_provider_attempts_total", provider="fal", result="succeeded") == 1
+    assert value(metrics, "lethe_provider_attempts_total", provider="fal", result="timeout") == 1
+    assert value(metrics, "lethe_provider_attempts_total", provider="fal", result="auth") == 1
+    assert value(metrics, "lethe_provider_cost_usd_total", provider="fal") == 0.05
+    assert value(metrics, "lethe_provider_seconds_count", provider="fal") == 1
+    assert value(metrics, "lethe_provider_seconds_sum", provider="fal") == 3
+
+
+def test_every_figure_is_described() -> None:
+    """docs/metrics.md has a row for each that is served, and for no other."""
+    families = Metrics().registry.collect()
+    served = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    described = re.findall(r"^\| `(lethe_[a-z_]+)` \|", METRICS_PAGE.read_text(), re.MULTILINE)
+    assert len(described) == len(set(described))
+    assert set(described) == served
+
+
 def test_no_label_can_carry_an_id() -> None:
     """minimal-4, minimal-6: every label takes its values from a closed vocabulary; there is none for users or jobs."""
     metrics = Metrics()
@@ -89,6 +152,10 @@ def test_no_label_can_carry_an_id() -> None:
     metrics.attempts.labels(operation="upscale", result=AttemptResult.FAILED).inc()
     metrics.model_seconds.labels(operation="upscale").observe(1)
     metrics.destroyed_seconds.labels(outcome="failed").observe(1)
+    metrics.know_providers(["fal"])
+    metrics.attempt_ended("fal", None, took_s=1)
+    metrics.show_providers({"fal": ProviderFigures(state=CircuitState.CLOSED, slots=1, in_use=0)})
+    metrics.purges.labels(provider="fal", result="unknown").inc()
     shown = {label for _, labels in samples(metrics) for label, _ in labels}
     assert shown == LABELS
 
