@@ -44,6 +44,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     is_estimate: bool
     started_at: datetime
     ended_at: datetime | None
+    ago_s: float = 0.0
+    """How long ago it ended, where that was asked for."""
     is_late: bool = False
     """Whether the time in which it may be purged is over."""
 
@@ -55,15 +57,18 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_untraceable(self) -> bool:
         """Whether an order may have arrived of which nobody has a handle."""
-        has_id = self.handle is not None and bool(self.handle.id)
-        return not has_id and (self.is_open or self.kind is FailureKind.UNCERTAIN)
+        if self.handle is not None and self.handle.id:
+            return False
+        # Canceled is what settle writes over an attempt that was still open.
+        return self.is_open or self.kind in {FailureKind.UNCERTAIN, FailureKind.CANCELED}
 
     @property
     def needs_asking(self) -> bool:
         """Whether the provider has to be asked to stop or to delete something."""
         if self.handle is None:
             return False
-        return self.is_open or bool(self.handle.uploads) or self.deletes is Deletes.API
+        may_run = self.is_open or self.kind is FailureKind.CANCELED
+        return may_run or bool(self.handle.uploads) or self.deletes is Deletes.API
 
 
 class Disposition(msgspec.Struct, frozen=True, kw_only=True):

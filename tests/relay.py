@@ -19,7 +19,7 @@ from broker.services import Services
 from broker.settings import Settings
 from policies.registry import load_profile
 from tests.lifecycle import eventually, reread
-from tests.stack import PipeGuard, body_of, submission
+from tests.stack import PipeGuard, body_of, running_services, submission
 from workers.main import work
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +82,14 @@ async def running_worker(services: Services, settings: Settings, *, pool: str = 
         stopping.set()
         await running
         pipe.close()
+
+
+@asynccontextmanager
+async def relaying(settings: Settings, folder: Path, config: str, **changed: Any) -> AsyncGenerator[Services]:
+    """A broker's services and a relay worker on a configuration."""
+    whole = settings_with(settings, folder, config, **changed)
+    async with running_services(whole) as services, running_worker(services, whole):
+        yield services
 
 
 async def _is_known(services: Services, running: "asyncio.Task[None]", pool: str) -> bool:

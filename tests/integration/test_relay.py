@@ -1,7 +1,6 @@
 """Jobs at an emulated Replicate, through a real relay worker: what is sent, paid, kept and stated."""
 
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,12 @@ from tests.relay import (
     attempts,
     ended,
     receipt,
+    relaying,
     replicate,
     route,
-    running_worker,
     sent,
-    settings_with,
     words,
 )
-from tests.stack import running_services
 
 
 @pytest.fixture
@@ -35,16 +32,9 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
     """An emulated Replicate."""
     monkeypatch.setenv(SECRET_VARIABLE, SECRET)
     made = ReplicateEmulator()
+    made.states = []  # done at the first question
     with running(made):
         yield made
-
-
-@asynccontextmanager
-async def relaying(settings: Settings, folder: Path, config: str) -> AsyncGenerator[Services]:
-    """A broker's services and a relay worker on a configuration."""
-    whole = settings_with(settings, folder, config)
-    async with running_services(whole) as services, running_worker(services, whole):
-        yield services
 
 
 @pytest.fixture
