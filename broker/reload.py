@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class LiveConfig:
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or DEFAULT_FILE
-        self.check: Callable[[Config], None] | None = None
+        self.check: Callable[[Config], Awaitable[None]] | None = None
         self._stamp = self._look()
         self._asked = asyncio.Event()
         self._listeners: list[Callable[[Config], None]] = []
@@ -38,16 +38,20 @@ class LiveConfig:
         """Call `listener` with every new configuration."""
         self._listeners.append(listener)
 
-    def reload(self) -> bool:
+    async def reload(self) -> bool:
         """Read the file again; False, and the old configuration stays, where it is wrong."""
         self._stamp = self._look()
         try:
             config = load_config(self._path)
             if self.check is not None:
-                self.check(config)
+                await self.check(config)
         except ConfigInvalid as exc:
-            # The reason may quote a value of the file; `lethe config check` says it to whoever asks.
+            # The reason may quote a value of the file; `lethe doctor` says it to whoever asks.
             log.error("config_refused", count=exc.line)  # noqa: TRY400 - no traceback says more than the line
+            return False
+        except Exception:
+            # Whatever is wrong with the file or its check, jobs go on as before.
+            log.exception("config_refused")
             return False
         self.current = config
         for listener in self._listeners:
@@ -66,7 +70,7 @@ class LiveConfig:
                     await self._asked.wait()
             if self._asked.is_set() or self._look() != self._stamp:
                 self._asked.clear()
-                self.reload()
+                await self.reload()
 
     def _look(self) -> Stamp:
         try:

@@ -10,6 +10,7 @@ import msgspec
 
 from broker.operations import OPERATIONS
 from policies.base import ProviderTerms
+from policies.toml_file import ConfigInvalid
 from providers.base import Deletes, Exposure, Model, Takes, Terms
 from providers.registry import ADAPTERS
 
@@ -27,7 +28,8 @@ INHOUSE_MODELS: dict[str, dict[str, Model]] = {
 """What each in-house model runs, and which parameters it knows; the models themselves are the workers' business."""
 
 Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
-Weight = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+MAX_WEIGHT = 1000
+Weight = Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)]
 Tier = Annotated[dict[str, Weight], msgspec.Meta(min_length=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -149,11 +151,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return tuple(name for tier in self.tiers for name in sorted(tier, key=lambda name: -tier[name]))
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a provider stands: the line of its table, and those of its fields."""
+
+    file: str
+    line: int
+    lines: dict[str, int]
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole configuration that has been checked."""
+    """A whole configuration that has been checked; `places` let whoever finds more wrong with it name file and line."""
 
     providers: dict[str, Provider]
     routes: dict[str, Route]
+    places: dict[str, Place] = {}
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -168,6 +179,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the providers on an operation's route."""
         route = self.route(operation)
         return [self.providers[name] for name in route.providers] if route else []
+
+    def invalid(self, provider: str, field: str, reason: str) -> ConfigInvalid:
+        """Make the error for a provider that turned out to be wrong when it was put to use; no field is all of it."""
+        place = self.places[provider]
+        where = f"provider.{provider}.{field}".rstrip(".")
+        return ConfigInvalid(file=place.file, line=place.lines.get(field, place.line), reason=f"{where}: {reason}")
 
     @property
     def outside(self) -> dict[str, OutsideProvider]:

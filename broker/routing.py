@@ -7,6 +7,7 @@ provider that cannot take a picture or a parameter is no candidate, so that no j
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from uuid import UUID
 
 import msgspec
@@ -57,6 +58,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 HEALTHY = Standing()
 
 
+class Turn(IntEnum):
+    """When a candidate is tried: whatever its tier, after all of an earlier turn."""
+
+    FIRST = 0
+    CROWDED = 1  # jobs wait for its pool longer than the route allows
+    UNHEALTHY = 2  # its breaker is open
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """One provider of a route: a candidate, or the reason why not."""
 
@@ -66,8 +75,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     is_refused: bool = False
     """Whether a policy said no: a hard limit, not a matter of luck."""
-    is_last: bool = False
-    """Whether it is tried only after the healthy ones."""
+    turn: Turn = Turn.FIRST
 
 
 def explain(
@@ -88,7 +96,7 @@ def explain(
         for tier in range(len(route.tiers))
         for name in _drawn(route.tiers[tier], drawn)
     ]
-    return sorted(judged, key=lambda verdict: (bool(verdict.reason), verdict.is_last))
+    return sorted(judged, key=lambda verdict: (bool(verdict.reason), verdict.turn))
 
 
 def candidates(
@@ -115,15 +123,21 @@ def _judge(
     reason = refusal.reason if refusal else cannot(provider, needs) or _beyond(route, provider, needs)
     if not reason and not standing.is_live:
         reason = f"no live worker of the pool {provider.pool} runs it"
-    overflows = route.overflow_after_s is not None and standing.queued_for_s > route.overflow_after_s
     return Verdict(
         provider=name,
         tier=tier,
         weight=route.tiers[tier][name],
         reason=reason,
         is_refused=refusal is not None,
-        is_last=standing.is_open or overflows,
+        turn=_turn(route, standing),
     )
+
+
+def _turn(route: Route, standing: Standing) -> Turn:
+    if standing.is_open:
+        return Turn.UNHEALTHY
+    overflows = route.overflow_after_s is not None and standing.queued_for_s > route.overflow_after_s
+    return Turn.CROWDED if overflows else Turn.FIRST
 
 
 def cannot(provider: Provider, needs: Needs) -> str:
@@ -204,6 +218,8 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     kind: FailureKind
     after_s: float | None = None
+    ago_s: float = 0.0
+    """How long ago it ended: a job that waited in its queue has waited."""
     cost_usd: float = 0.0
 
 
@@ -249,7 +265,7 @@ def after_failure(
     wait_s = last.after_s if last.after_s is not None else BACK_OFF_S[min(spent_here, len(BACK_OFF_S)) - 1]
     may_go_on = _may_go_on(route, last.kind)
     if last.provider in affordable and spent_here <= rule.same and not (fresh and may_go_on and wait_s > LONG_WAIT_S):
-        return Again(provider=last.provider, after_s=wait_s)
+        return Again(provider=last.provider, after_s=max(0.0, wait_s - last.ago_s))
     if fresh and may_go_on:
         return Again(provider=fresh[0])
     return GiveUp(kind=last.kind)

@@ -9,11 +9,13 @@ A provider knows nothing of jobs, users, keys or stores.
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import msgspec
 
 Value = str | int
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Exposure(StrEnum):
@@ -275,16 +277,16 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     model: str = ""
     input: dict[str, Any] = {}
     output: str = ""
-    values: dict[str, tuple[Value, ...]] = {}
-    max_pictures: int | None = None
-    max_outputs: int = 1
-    max_pixels: int | None = None
+    values: dict[str, Annotated[tuple[Value, ...], msgspec.Meta(min_length=1)]] = {}
+    max_pictures: AtLeastOne | None = None
+    max_outputs: AtLeastOne = 1
+    max_pixels: AtLeastOne | None = None
     media_types: tuple[str, ...] = ()
-    cost_usd: float = 0.0
+    cost_usd: NotNegative = 0.0
     """What one attempt is expected to cost, for the route's price cap and where the provider does not say."""
-    usd_per_s: float | None = None
+    usd_per_s: NotNegative | None = None
     """Price of a second of model time, where the provider tells seconds."""
-    usd_per_million_tokens: float | None = None
+    usd_per_million_tokens: NotNegative | None = None
     options: dict[str, Any] = {}
     """What one adapter alone understands; it decodes and checks them."""
 

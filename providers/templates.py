@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from providers.base import FailureKind, Model, Output, ProviderFailure
 
 _NAME = re.compile(r"\$([a-z][a-z0-9_]*)(?::(.*))?", re.DOTALL)
+_LIKE_A_NAME = re.compile(r"\$\{?[A-Za-z]")
 _DATA_URI = re.compile(r"data:([a-z0-9.+/-]*)(?:;[a-z0-9.+=/-]+)*;base64,", re.IGNORECASE)
 
 PICTURES = frozenset({"image", "images"})
@@ -65,12 +66,26 @@ def picture_values(pictures: list[Any]) -> dict[str, Any]:
 
 
 def check_template(model: Model) -> str:
-    """Say what is wrong with a model's input: a default that is no JSON; empty where nothing is."""
+    """Say what is wrong with a model's input: a default that is no JSON, a name amid text; empty where nothing is."""
     try:
         render(model.input, {})
     except msgspec.DecodeError:
         return 'the default after a colon has to be JSON, for example $prompt:""'
-    return ""
+    # Sent as it stands it would be a success without what was asked for.
+    amid = next((text for text in _strings_in(model.input) if _LIKE_A_NAME.search(text)), None)
+    return "" if amid is None else f"{amid!r} is sent as it stands: a name like $prompt is filled in where it is alone"
+
+
+def _strings_in(template: Any) -> Iterator[str]:
+    """Yield every string that is sent as it stands."""
+    if isinstance(template, dict):
+        for part in cast("dict[str, Any]", template).values():
+            yield from _strings_in(part)
+    elif isinstance(template, list | tuple):
+        for part in cast("list[Any]", template):
+            yield from _strings_in(part)
+    elif isinstance(template, str) and not _NAME.fullmatch(template):
+        yield template
 
 
 def pointed(document: Any, pointer: str) -> Any:

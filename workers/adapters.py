@@ -8,7 +8,6 @@ import msgspec
 import structlog
 
 from broker.routes import Config, OutsideProvider
-from broker.routes import Provider as Configured
 from broker.settings import Settings, resolve_secret
 from policies.toml_file import ConfigInvalid
 from providers.base import Exposure, Provider, ProviderFailure, Setup
@@ -26,6 +25,7 @@ class Outlet(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     configured: OutsideProvider
+    setup: Setup
     adapter: Provider
     downloader: Downloader
 
@@ -49,6 +49,7 @@ class Adapters:
         self._inside: dict[str, Provider] = {}
         self._outlets: dict[str, Outlet] = {}
         self._retired: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Lock()
         self.changed: Callable[[], None] | None = None
 
     @property
@@ -73,28 +74,28 @@ class Adapters:
         """Return an in-house model, by the name of its provider."""
         return self._inside.get(name)
 
-    def check(self, config: Config) -> None:
-        """Raise ConfigInvalid where an adapter of this pool cannot be made: a secret is missing, an option is wrong."""
-        for name, configured in self._routed(config).items():
-            if isinstance(configured, OutsideProvider):
-                make_outlet(name, configured)
+    async def check(self, config: Config) -> None:
+        """Raise ConfigInvalid where a provider of this pool cannot be used: a secret is missing, an option is wrong."""
+        for name, configured in self._outside(config).items():
+            setup = _setup(config, name, configured)
+            if self._kept(name, configured, setup) is None:
+                await (await _ready(config, name, configured, setup)).aclose()
 
     async def use(self, config: Config) -> None:
-        """Take a configuration into use; raise ProviderFailure with what to mend where an adapter is not ready."""
-        routed = self._routed(config)
+        """Take a configuration into use; raise ConfigInvalid with what to mend where an adapter is not ready."""
+        async with self._turn:
+            await self._use(config)
+
+    async def _use(self, config: Config) -> None:
+        outlets: dict[str, Outlet] = {}
+        for name, configured in self._outside(config).items():
+            setup = _setup(config, name, configured)
+            outlets[name] = self._kept(name, configured, setup) or await _ready(config, name, configured, setup)
         self._inside = {
             name: self._models[configured.model]
-            for name, configured in routed.items()
+            for name, configured in config.of_pool(self._pool).items()
             if not isinstance(configured, OutsideProvider) and configured.model in self._models
         }
-        outlets = {
-            name: self._kept(name, configured) or make_outlet(name, configured)
-            for name, configured in routed.items()
-            if isinstance(configured, OutsideProvider)
-        }
-        for name, outlet in outlets.items():
-            if outlet is not self._outlets.get(name):
-                await outlet.adapter.warm()
         before, self._outlets = self._outlets, outlets
         for name, outlet in before.items():
             if outlet is not outlets.get(name):
@@ -111,12 +112,14 @@ class Adapters:
         for model in self._models.values():
             await model.aclose()
 
-    def _routed(self, config: Config) -> dict[str, Configured]:
-        return config.of_pool(self._pool)
+    def _outside(self, config: Config) -> dict[str, OutsideProvider]:
+        routed = config.of_pool(self._pool)
+        return {name: found for name, found in routed.items() if isinstance(found, OutsideProvider)}
 
-    def _kept(self, name: str, configured: OutsideProvider) -> Outlet | None:
+    def _kept(self, name: str, configured: OutsideProvider, setup: Setup) -> Outlet | None:
+        # The setup has the secret: a file with a new one takes effect with the next reload.
         known = self._outlets.get(name)
-        return known if known is not None and known.configured == configured else None
+        return known if known is not None and (known.configured, known.setup) == (configured, setup) else None
 
     def _retire(self, outlet: Outlet) -> None:
         async def later() -> None:
@@ -129,27 +132,48 @@ class Adapters:
         task.add_done_callback(self._retired.discard)
 
 
-def make_outlet(name: str, configured: OutsideProvider) -> Outlet:
-    """Make the adapter of a provider; raise ConfigInvalid where its secret or its options are not right."""
+def _setup(config: Config, name: str, configured: OutsideProvider) -> Setup:
     secret = resolve_secret(configured.secret) if configured.secret else ""
     if secret is None:
-        raise ConfigInvalid(
-            file="lethe.toml", line=0, reason=f"provider.{name}.secret: {configured.secret} is not there"
-        )
-    setup = Setup(
+        raise config.invalid(name, "secret", f"{configured.secret} is empty, or cannot be read")
+    return Setup(
         base_url=configured.base_url,
         models=configured.operation,
         secret=secret,
         options=configured.options,
         timeout_s=configured.timeout_s,
     )
+
+
+async def _ready(config: Config, name: str, configured: OutsideProvider, setup: Setup) -> Outlet:
+    """Make the adapter of a provider and get it ready; raise ConfigInvalid, with the line, where that fails."""
     try:
         adapter = ADAPTERS[configured.adapter](setup)
-    except (ProviderFailure, msgspec.ValidationError) as exc:
-        raise ConfigInvalid(file="lethe.toml", line=0, reason=f"provider.{name}: {exc}") from None
-    rules = DownloadRules(
+    except ProviderFailure as exc:
+        raise _unready(config, name, exc) from None
+    except (msgspec.ValidationError, ValueError, TypeError) as exc:
+        raise config.invalid(name, "options", str(exc)) from None
+    try:
+        await adapter.warm()
+    except ProviderFailure as exc:
+        await adapter.aclose()
+        raise _unready(config, name, exc) from None
+    return Outlet(
+        name=name, configured=configured, setup=setup, adapter=adapter, downloader=Downloader(_rules(configured))
+    )
+
+
+def _unready(config: Config, name: str, failure: ProviderFailure) -> ConfigInvalid:
+    """Name the place that an adapter means: it puts an operation, or the word "options", in front of what is wrong."""
+    where, _, reason = failure.detail.partition(": ")
+    if reason and where in {"options", *config.providers[name].operations}:
+        return config.invalid(name, where if where == "options" else f"operation.{where}", reason)
+    return config.invalid(name, "", failure.detail or str(failure.kind))
+
+
+def _rules(configured: OutsideProvider) -> DownloadRules:
+    return DownloadRules(
         base_url=configured.base_url,
         hosts=configured.hosts,
         is_local=configured.exposure is Exposure.LOCAL or configured.is_loopback,
     )
-    return Outlet(name=name, configured=configured, adapter=adapter, downloader=Downloader(rules))

@@ -74,7 +74,13 @@ class RouteWalk:
             return None  # the first claim has no past to look at
         past = await self._services.stores.attempts.of_job(self._work.job.id)
         self._tried = [
-            Tried(provider=attempt.provider, kind=attempt.kind, after_s=attempt.after_s, cost_usd=attempt.cost_usd)
+            Tried(
+                provider=attempt.provider,
+                kind=attempt.kind,
+                after_s=attempt.after_s,
+                ago_s=attempt.ago_s,
+                cost_usd=attempt.cost_usd,
+            )
             for attempt in past
             if not attempt.is_open and attempt.kind is not None
         ]

@@ -50,7 +50,8 @@ RETURNING id
 
 -- name: of_job
 -- Every attempt of a job, oldest first.
-SELECT * FROM attempts WHERE job_id = $1 ORDER BY started_at, id
+SELECT *, coalesce(extract(epoch FROM now() - ended_at), 0)::float8 AS ago_s
+FROM attempts WHERE job_id = $1 ORDER BY started_at, id
 
 -- name: find_by_hook
 -- The attempt that a hint is for.
