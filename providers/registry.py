@@ -3,6 +3,11 @@
 from typing import Protocol
 
 from providers.base import Provider, Setup, Terms
+from providers.cog import Cog
+from providers.comfyui import ComfyUI
+from providers.fal import Fal
+from providers.http import Http
+from providers.kserve import KServe
 from providers.openai_images import OpenAIImages
 from providers.replicate import Replicate
 
@@ -20,4 +25,12 @@ class Adapter(Protocol):
         ...
 
 
-ADAPTERS: dict[str, Adapter] = {"replicate": Replicate, "openai_images": OpenAIImages}
+ADAPTERS: dict[str, Adapter] = {
+    "cog": Cog,
+    "comfyui": ComfyUI,
+    "fal": Fal,
+    "http": Http,
+    "kserve": KServe,
+    "openai_images": OpenAIImages,
+    "replicate": Replicate,
+}

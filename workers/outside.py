@@ -8,6 +8,7 @@ claims the job after a crash goes on waiting under it, and orders nothing twice.
 import asyncio
 import hashlib
 import secrets
+import time
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
@@ -69,11 +70,14 @@ class Outside:
         async with self._seats.taken(name, attempt_id, limit=outlet.configured.concurrency) as is_seated:
             if not is_seated:
                 return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
+            began_s = time.monotonic()
             try:
-                return await self._attempt(work, outlet, attempt_id, resumed)
+                ending = await self._attempt(work, outlet, attempt_id, resumed)
             except ProviderFailure as exc:
-                await self._failed(attempt_id, name, exc)
+                await self._failed(work, outlet, attempt_id, exc)
                 raise
+            await self._succeeded(work, outlet, ending, took_s=time.monotonic() - began_s)
+            return ending
 
     async def _attempt(self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None) -> Ending:
         listener = OrderListener(self._services, work.job, attempt_id)
@@ -83,7 +87,6 @@ class Outside:
             snapshot = await self._resume(work, outlet, resumed, listener)
         snapshot = await self._waiting.until_done(outlet.adapter, attempt_id, listener, snapshot)
         outputs = await self._kept(work.job, outlet, snapshot, listener.handle)
-        await self._services.breaker.report(outlet.name, None)
         return Ending(
             outcome=Outcome.SUCCEEDED, outputs=outputs, paid=Paid(attempt=attempt_id, cost_usd=snapshot.cost_usd)
         )
@@ -188,10 +191,23 @@ class Outside:
                 snapshot = await self._waiting.ask(outlet.adapter, handle)  # its URLs may be fresh ones
         raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_unreachable")
 
-    async def _failed(self, attempt_id: UUID, name: str, failure: ProviderFailure) -> None:
-        log.info("provider_failed", attempt=str(attempt_id), code=failure.kind)
+    async def _succeeded(self, work: Work, outlet: Outlet, ending: Ending, *, took_s: float) -> None:
+        told = ending.paid.cost_usd if ending.paid is not None else None
+        cost_usd = _expected_usd(work, outlet) if told is None else told
+        self._services.metrics.attempt_ended(outlet.name, None, cost_usd=cost_usd, took_s=took_s)
+        await self._services.breaker.report(outlet.name, None)
+
+    async def _failed(self, work: Work, outlet: Outlet, attempt_id: UUID, failure: ProviderFailure) -> None:
+        log.info("provider_failed", attempt=str(attempt_id), provider=outlet.name, code=failure.kind)
         await self._stores.attempts.failed(attempt_id, failure)
-        await self._services.breaker.report(name, failure.kind, after_s=failure.after_s)
+        expected = 0.0 if failure.is_unsent else _expected_usd(work, outlet)
+        cost_usd = expected if failure.cost_usd is None else failure.cost_usd
+        self._services.metrics.attempt_ended(outlet.name, failure.kind, cost_usd=cost_usd)
+        await self._services.breaker.report(outlet.name, failure.kind, after_s=failure.after_s)
+
+
+def _expected_usd(work: Work, outlet: Outlet) -> float:
+    return outlet.configured.models[work.job.operation].cost_usd
 
 
 def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Sequence[File]) -> NewAttempt:
@@ -202,7 +218,7 @@ def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Seq
         exposure=configured.exposure,
         retention_s=configured.retention_s,
         deletes=configured.deletes,
-        expected_usd=configured.models[work.job.operation].cost_usd,
+        expected_usd=_expected_usd(work, outlet),
         parts=(*((Part.UPLOAD,) if files else ()), Part.OUTPUT, Part.RECORD),
         hook_hash=hashlib.sha256(token.encode()).digest() if token else None,
     )
