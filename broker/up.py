@@ -1,11 +1,11 @@
-"""Everything on one machine: servers, keyholder, broker and gpu worker as children, and gone when we are gone."""
+"""Everything on one machine: servers, keyholder, broker and workers as children, and gone when we are gone."""
 
 import asyncio
 import queue
 import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -14,20 +14,21 @@ from typing import Final, Self, TypeVar
 
 from broker.children import StackError, until
 from broker.client import Client, ServerUnreachable
+from broker.config import load_config
+from broker.crew import READY_WITHIN_S, Crew, guarded, guarded_argv, side_by_side
 from broker.embedded import Embedded
 from broker.errors import Unavailable
 from broker.guard import GUARD_FD_VARIABLE, hardened
 from broker.migrate import migrate
+from broker.pools import closed, pools, secret_variables
+from broker.routes import Config
 from broker.settings import Settings, inherited_environment, load_settings
-from broker.store.database import Database
 from broker.store.keys import Keyholder
-from broker.store.processes import Process, ProcessStore
 from broker.supervisor import Service, Supervisor, stop_on_signals
+from policies.registry import load_profile
 
 DEFAULT_DIRECTORY: Final = Path(".lethe/stack")
-POOL: Final = "gpu"
 _HOST: Final = "127.0.0.1"
-_READY_WITHIN_S: Final = 60.0
 # The keyholder needs no setting: what it is not given it cannot leak.
 _KEYHOLDER_NEEDS: Final = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "HOME")
 
@@ -46,15 +47,22 @@ class Stopped(Exception):
 
 
 class Stack:
-    """The embedded stack; inside `async with` it is ready for jobs, after it no process is left."""
+    """
+    The embedded stack; inside `async with` it is ready for jobs, after it no process is left.
 
-    def __init__(self, directory: Path, *, report: Report, port: int = 0) -> None:
+    `given` stands for variables of the environment, and is preferred to it.
+    """
+
+    def __init__(
+        self, directory: Path, *, report: Report, port: int = 0, given: Mapping[str, str] | None = None
+    ) -> None:
         self._directory = directory.absolute()
         self._report = report
-        self._environment = inherited_environment()
+        self._environment = {**inherited_environment(), **(given or {})}
         self._embedded = Embedded(self._directory, data_directory=data_directory(self._environment))
         self._exits = AsyncExitStack()
         self._supervisor: Supervisor | None = None
+        self._crew: Crew | None = None
         free_port, self._operator_port = _two_free_ports()
         self._port = port or free_port
         self.settings: Settings
@@ -62,8 +70,10 @@ class Stack:
     async def __aenter__(self) -> Self:
         if not _is_free(self._port):
             raise PortTaken(f"port {self._port} is taken; choose another with --port, or none for any free one")
+        self._read_settings()
         async with AsyncExitStack() as exits:
             await exits.enter_async_context(self._embedded)
+            self._read_settings()  # its sockets have their names now
             supervisor = Supervisor(logs=self._embedded.logs, report=self._report)
             self._supervisor = await exits.enter_async_context(supervisor)
             await self._start(supervisor)
@@ -97,39 +107,52 @@ class Stack:
         return self._supervisor.pids | {child.name: child.pid for child in self._embedded.children}
 
     async def watch(self, stopping: asyncio.Event) -> None:
-        """Restart what dies until `stopping` is set."""
+        """Restart what dies, and start workers for pools that lethe.toml leads to by then, until `stopping` is set."""
         assert self._supervisor is not None
-        await self._supervisor.watch(stopping, servers=self._embedded.children)
+        assert self._crew is not None
+        following = asyncio.create_task(self._crew.follow())
+        try:
+            await self._supervisor.watch(stopping, servers=self._embedded.children)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+    def _read_settings(self) -> None:
+        self.settings = load_settings({**self._environment, **self._settings_of_children()})
+        load_profile(self.settings.profile)
+        load_config(Path(self.settings.config_file) if self.settings.config_file else None)
 
     async def _start(self, supervisor: Supervisor) -> None:
-        ours = self._settings_of_children()
-        self.settings = load_settings({**self._environment, **ours})
         self._report("Postgres and Redis answer")
         if applied := await migrate(self.settings.postgres_dsn):
             self._report(f"database brought to version {applied[-1]}")
-        database = Database(self.settings.postgres_dsn, connections=1)
-        await database.open()
-        try:
-            await self._start_services(supervisor, ProcessStore(database), hardened({**self._environment, **ours}))
-        finally:
-            await database.aclose()
-
-    async def _start_services(self, supervisor: Supervisor, processes: ProcessStore, env: dict[str, str]) -> None:
+        env = hardened({**self._environment, **self._settings_of_children()})
         await supervisor.start(self._keyholder(env))
         self._report("keyholder holds keys")
-        earlier = {process.id for process in await processes.alive()}
+        self._crew = Crew(supervisor, self.settings, env=env, report=self._report)
+        await self._start_crew(supervisor, self._crew, env)
 
-        async def worker_is_ready() -> bool:
-            return any(_is_worker(found) for found in await processes.alive() if found.id not in earlier)
+    async def _start_crew(self, supervisor: Supervisor, crew: Crew, env: dict[str, str]) -> None:
+        config = crew.config
+        expected = self._open_operations(config)
+        # Providers' secrets are the workers' business; and they start side by side: neither needs the other to start.
+        broker_env = {name: value for name, value in env.items() if name not in secret_variables(config)}
+        broker = guarded("broker", "-m", "broker", env=broker_env, is_ready=self._broker_answers)
+        await side_by_side(supervisor.start(broker), crew.start())
+        await self._see_operations(expected)
+        *others, last = ["broker", *(f"{pool} worker" for pool in pools(config))]
+        self._report(f"{', '.join(others)} and {last} are ready")
 
-        worker_env = {**env, "LETHE_OPERATOR_LISTEN": f"{_HOST}:0"}
-        # They start side by side: neither needs the other to start.
-        await asyncio.gather(
-            supervisor.start(_guarded("broker", "-m", "broker", env=env, is_ready=self._broker_answers)),
-            supervisor.start(_guarded("worker", "-m", "workers", POOL, env=worker_env, is_ready=worker_is_ready)),
-        )
-        await self._see_operations()
-        self._report("broker and gpu worker are ready")
+    def _open_operations(self, config: Config) -> set[str]:
+        """Say which operations nobody can ever run here; StackError when that is all of them."""
+        shut = closed(config, load_profile(self.settings.profile))
+        expected = set(config.operations) - shut.keys()
+        whys = [f"{operation} cannot run: {why}" for operation, why in shut.items()]
+        if not expected:
+            raise StackError("\n".join(whys) or "no operation can run: lethe.toml has no route")
+        for why in whys:
+            self._report(why)
+        return expected
 
     def _keyholder(self, env: dict[str, str]) -> Service:
         path = self.settings.keyholder_socket
@@ -160,14 +183,14 @@ class Stack:
             except ServerUnreachable:
                 return False
 
-    async def _see_operations(self) -> None:
+    async def _see_operations(self, expected: set[str]) -> None:
         # The broker looks at the workers once a second at most: wait until it has seen ours.
         async def has_operations() -> bool:
-            return bool(await client.operations())
+            return expected <= set(await client.operations())
 
         async with Client(self.url) as client:
-            if not await until(has_operations, timeout_s=_READY_WITHIN_S):
-                raise StackError(f"the broker does not see the worker; their logs are in {self._embedded.logs}")
+            if not await until(has_operations, timeout_s=READY_WITHIN_S):
+                raise StackError(f"the broker does not see every worker; their logs are in {self._embedded.logs}")
 
 
 async def unless_stopped(work: Coroutine[object, object, T], stopping: asyncio.Event) -> T:
@@ -210,13 +233,20 @@ class Aside:
                 call()
 
 
-async def up(directory: Path, *, port: int, report: Report, ready: Callable[[Stack], None]) -> None:
+async def up(
+    directory: Path,
+    *,
+    port: int,
+    report: Report,
+    ready: Callable[[Stack], None],
+    given: Mapping[str, str] | None = None,
+) -> None:
     """Run the stack until a signal comes; `ready` is called once, when it takes jobs."""
     stopping = stop_on_signals(asyncio.get_running_loop())
     aside = Aside()
 
     async def run() -> None:
-        async with Stack(directory, report=partial(aside.call, report), port=port) as stack:
+        async with Stack(directory, report=partial(aside.call, report), port=port, given=given) as stack:
             aside.call(ready, stack)
             await stack.watch(stopping)
 
@@ -231,19 +261,6 @@ async def up(directory: Path, *, port: int, report: Report, ready: Callable[[Sta
 def data_directory(environment: dict[str, str]) -> Path:
     """Where Postgres, Redis and the model weights lie."""
     return Path(environment.get("LETHE_DATA_DIR", ".lethe/data")).absolute()
-
-
-def guarded_argv(*arguments: str) -> tuple[str, ...]:
-    """Return the command that runs our Python with these arguments under the guard."""
-    return (sys.executable, "-m", "broker.guard", sys.executable, *arguments)
-
-
-def _guarded(name: str, *arguments: str, env: dict[str, str], is_ready: Callable[[], Awaitable[bool]]) -> Service:
-    return Service(name=name, argv=guarded_argv(*arguments), env=env, is_ready=is_ready, ready_within_s=_READY_WITHIN_S)
-
-
-def _is_worker(process: Process) -> bool:
-    return process.facts.pool == POOL and bool(process.facts.operations)
 
 
 async def _keyholder_answers(path: str) -> bool:
