@@ -1,0 +1,196 @@
+"""One route over in-house workers and a provider outside: jobs move to where they can be done."""
+
+import asyncio
+from collections.abc import Generator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from broker.jobs import JobState
+from broker.services import Services
+from broker.settings import Settings
+from providers.base import FailureKind, Provider, ProviderFailure, Reporter, Snapshot, Task, Terms
+from tests.emulators.base import running
+from tests.emulators.replicate import SECRET, ReplicateEmulator
+from tests.lifecycle import eventually
+from tests.relay import (
+    SECRET_VARIABLE,
+    attempts,
+    ended,
+    receipt,
+    replicate,
+    route,
+    running_worker,
+    sent,
+    settings_with,
+    theirs,
+)
+from tests.stack import DATA, running_services
+from workers import main
+from workers.models.noop import Noop
+from workers.models.upscale import Upscale
+
+GPU = """
+[provider.gpu]
+adapter = "inhouse"
+pool = "gpu"
+model = "realesrgan"
+exposure = "local"
+"""
+
+
+class Broken(Noop):
+    """A model that never delivers."""
+
+    terms: ClassVar[Terms] = Upscale.terms
+
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
+        raise ProviderFailure(FailureKind.UNSUPPORTED, "broken")
+
+
+class Gated(Upscale):
+    """A model that waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__(DATA / "models")
+        self.gate = asyncio.Event()
+        self.begun = asyncio.Event()
+
+    async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
+        self.begun.set()
+        await self.gate.wait()
+        return await super().submit(task, reporter)
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
+    """An emulated Replicate."""
+    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
+    made = ReplicateEmulator()
+    made.states = []
+    with running(made):
+        yield made
+
+
+def put_into_gpu(monkeypatch: pytest.MonkeyPatch, model: Provider) -> None:
+    """Let workers of the gpu pool run this model as the upscaler."""
+    monkeypatch.setattr(main, "models_of", lambda pool, *_: {"realesrgan": model} if pool == "gpu" else {})
+
+
+def config(provider: ReplicateEmulator, **more: object) -> str:
+    """In-house first, Replicate as the fallback."""
+    return GPU + replicate(provider.url) + route("upscale", "[{ gpu = 9 }, { replicate = 1 }]", **more)
+
+
+async def test_without_an_in_house_worker_jobs_go_outside(
+    settings: Settings, tmp_path: Path, provider: ReplicateEmulator
+) -> None:
+    """A provider that no live worker runs is no candidate: the next tier gets the job at the door."""
+    whole = settings_with(settings, tmp_path, config(provider))
+    async with running_services(whole) as services, running_worker(services, whole):
+        job = await sent(services)
+        assert job.pool == "relay"
+        assert (await ended(services, job)).state is JobState.SUCCEEDED
+
+
+async def test_in_house_comes_first_and_leaves_nothing_outside(
+    settings: Settings, tmp_path: Path, provider: ReplicateEmulator
+) -> None:
+    """While the in-house worker lives the picture stays here, and the receipt says that no copy went anywhere."""
+    whole = settings_with(settings, tmp_path, config(provider))
+    async with (
+        running_services(whole) as services,
+        running_worker(services, whole),
+        running_worker(services, whole, pool="gpu"),
+    ):
+        job = await sent(services)
+        assert job.pool == "gpu"
+        job = await ended(services, job)
+
+        assert (job.state, job.exposure, job.provider_copies) == (JobState.SUCCEEDED, "local", "none")
+        assert not provider.requests("order")
+        assert not await theirs(services, job)
+        assert (await receipt(services, job)).provider_copies == "none"
+
+
+async def test_what_fails_in_house_is_done_outside(
+    settings: Settings, tmp_path: Path, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job moves to the relay's pool, once, and nobody goes back to the model that failed."""
+    monkeypatch.setattr(
+        main, "models_of", lambda pool, config, settings: {"realesrgan": Broken()} if pool == "gpu" else {}
+    )
+    whole = settings_with(settings, tmp_path, config(provider))
+    async with (
+        running_services(whole) as services,
+        running_worker(services, whole),
+        running_worker(services, whole, pool="gpu"),
+    ):
+        job = await ended(services, await sent(services))
+
+        assert (job.state, job.pool, job.charged) == (JobState.SUCCEEDED, "relay", True)
+        assert [a.provider for a in await attempts(services, job)] == ["gpu", "replicate"]
+        assert len(provider.requests("order")) == 1
+
+
+async def test_a_congested_pool_overflows(
+    settings: Settings, tmp_path: Path, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that wait longer than the route allows move outside; new ones go there at the door; the rest stays in."""
+    gated = Gated()
+    monkeypatch.setattr(
+        main, "models_of", lambda pool, config, settings: {"realesrgan": gated} if pool == "gpu" else {}
+    )
+    whole = settings_with(settings, tmp_path, config(provider, overflow_after_s=1.0), slots=1)
+    async with (
+        running_services(whole) as services,
+        running_worker(services, whole),
+        running_worker(services, whole, pool="gpu"),
+    ):
+        first = await sent(services)
+        await asyncio.wait_for(gated.begun.wait(), 10)
+        second = await sent(services)
+        assert (first.pool, second.pool) == ("gpu", "gpu")
+
+        second = await ended(services, second)
+        assert (second.state, second.pool) == (JobState.SUCCEEDED, "relay")
+
+        gated.gate.set()
+        first = await ended(services, first)
+        assert (first.state, first.pool, first.exposure) == (JobState.SUCCEEDED, "gpu", "local")
+
+
+async def test_a_new_configuration_moves_an_operation_while_jobs_run(
+    settings: Settings, tmp_path: Path, provider: ReplicateEmulator
+) -> None:
+    """One line of lethe.toml: jobs under way end where they are, later ones go to the other provider."""
+    other = ReplicateEmulator()
+    other.states = []
+    with running(other):
+        tables = replicate(provider.url, name="one") + replicate(other.url, name="two")
+        provider.states = ["processing"] * 1000
+        whole = settings_with(settings, tmp_path, tables + route("upscale", "[{ one = 1 }]"))
+        async with running_services(whole) as services, running_worker(services, whole):
+            before = await sent(services)
+            await eventually(lambda: _ordered(provider))
+
+            Path(whole.config_file).write_text(tables + route("upscale", "[{ two = 1 }]"))
+            await eventually(lambda: _serves(services, "two"), within_s=10)
+            after = await ended(services, await sent(services))
+            for prediction in provider.predictions.values():
+                prediction.states = []
+            before = await ended(services, before)
+
+            assert (after.state, before.state) == (JobState.SUCCEEDED, JobState.SUCCEEDED)
+            assert [a.provider for a in await attempts(services, after)] == ["two"]
+            assert [a.provider for a in await attempts(services, before)] == ["one"]
+
+
+async def _ordered(provider: ReplicateEmulator) -> bool:
+    return bool(provider.requests("order"))
+
+
+async def _serves(services: Services, name: str) -> bool:
+    alive = await services.stores.processes.alive()
+    return any(name in process.facts.providers for process in alive) and name in str(services.config.current.routes)
