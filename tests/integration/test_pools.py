@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from broker.jobs import JobState
+from broker.routes import Config
 from broker.services import Services
 from broker.settings import Settings
 from providers.base import FailureKind, Provider, ProviderFailure, Reporter, Snapshot, Task, Terms
@@ -75,7 +76,11 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
 
 def put_into_gpu(monkeypatch: pytest.MonkeyPatch, model: Provider) -> None:
     """Let workers of the gpu pool run this model as the upscaler."""
-    monkeypatch.setattr(main, "models_of", lambda pool, *_: {"realesrgan": model} if pool == "gpu" else {})
+
+    def models_of(pool: str, config: Config, settings: Settings) -> dict[str, Provider]:
+        return {"realesrgan": model} if pool == "gpu" else {}
+
+    monkeypatch.setattr(main, "models_of", models_of)
 
 
 def config(provider: ReplicateEmulator, **more: object) -> str:
@@ -118,9 +123,7 @@ async def test_what_fails_in_house_is_done_outside(
     settings: Settings, tmp_path: Path, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The job moves to the relay's pool, once, and nobody goes back to the model that failed."""
-    monkeypatch.setattr(
-        main, "models_of", lambda pool, config, settings: {"realesrgan": Broken()} if pool == "gpu" else {}
-    )
+    put_into_gpu(monkeypatch, Broken())
     whole = settings_with(settings, tmp_path, config(provider))
     async with (
         running_services(whole) as services,
@@ -139,9 +142,7 @@ async def test_a_congested_pool_overflows(
 ) -> None:
     """Jobs that wait longer than the route allows move outside; new ones go there at the door; the rest stays in."""
     gated = Gated()
-    monkeypatch.setattr(
-        main, "models_of", lambda pool, config, settings: {"realesrgan": gated} if pool == "gpu" else {}
-    )
+    put_into_gpu(monkeypatch, gated)
     whole = settings_with(settings, tmp_path, config(provider, overflow_after_s=1.0), slots=1)
     async with (
         running_services(whole) as services,
