@@ -73,7 +73,7 @@ peers-ready: .peers/.ready
 	@touch $@
 
 # Other people's servers and clients that tests run against: their pins contradict ours, and nothing of them is shipped.
-# MLServer is pure Python that declares no more than 3.12. `--no-deps`: the file is complete, there is nothing to solve.
+# MLServer and KServe are pure Python that declares no more than 3.12 and 3.13. `--no-deps`: the file is complete.
 .peers/.ready: requirements/peers.txt .venv/.made
 	@echo "Installing servers to test against …"
 	@rm -rf .peers && $(PYTHON) -m venv --without-pip .peers
