@@ -1,6 +1,6 @@
 """Every adapter that the contract suite runs over: a new one joins with one import and one line."""
 
-from tests.emulators import cog, fal, http, openai_images, replicate
+from tests.emulators import cog, comfyui, fal, http, kserve, openai_images, replicate
 from tests.emulators.case import Case
 
 CASES: tuple[Case, ...] = (
@@ -9,4 +9,6 @@ CASES: tuple[Case, ...] = (
     openai_images.CASE,
     http.CASE,
     cog.CASE,
+    comfyui.CASE,
+    kserve.CASE,
 )
