@@ -7,12 +7,11 @@ from contextlib import suppress
 import msgspec
 import structlog
 
+from broker.adapter_setup import made_ready, setup_of
 from broker.routes import Config, OutsideProvider
-from broker.settings import Settings, resolve_secret
-from policies.toml_file import ConfigInvalid
-from providers.base import Exposure, Provider, ProviderFailure, Setup
+from broker.settings import Settings
+from providers.base import Exposure, Provider, Setup
 from providers.download import Downloader, DownloadRules
-from providers.registry import ADAPTERS
 
 log = structlog.get_logger()
 
@@ -77,9 +76,9 @@ class Adapters:
     async def check(self, config: Config) -> None:
         """Raise ConfigInvalid where a provider of this pool cannot be used: a secret is missing, an option is wrong."""
         for name, configured in self._outside(config).items():
-            setup = _setup(config, name, configured)
+            setup = setup_of(config, name)
             if self._kept(name, configured, setup) is None:
-                await (await _ready(config, name, configured, setup)).aclose()
+                await (await _outlet(config, name, setup)).aclose()
 
     async def use(self, config: Config) -> None:
         """Take a configuration into use; raise ConfigInvalid with what to mend where an adapter is not ready."""
@@ -89,8 +88,8 @@ class Adapters:
     async def _use(self, config: Config) -> None:
         outlets: dict[str, Outlet] = {}
         for name, configured in self._outside(config).items():
-            setup = _setup(config, name, configured)
-            outlets[name] = self._kept(name, configured, setup) or await _ready(config, name, configured, setup)
+            setup = setup_of(config, name)
+            outlets[name] = self._kept(name, configured, setup) or await _outlet(config, name, setup)
         self._inside = {
             name: self._models[configured.model]
             for name, configured in config.of_pool(self._pool).items()
@@ -132,43 +131,12 @@ class Adapters:
         task.add_done_callback(self._retired.discard)
 
 
-def _setup(config: Config, name: str, configured: OutsideProvider) -> Setup:
-    secret = resolve_secret(configured.secret) if configured.secret else ""
-    if secret is None:
-        raise config.invalid(name, "secret", f"{configured.secret} is empty, or cannot be read")
-    return Setup(
-        base_url=configured.base_url,
-        models=configured.operation,
-        secret=secret,
-        options=configured.options,
-        timeout_s=configured.timeout_s,
-    )
-
-
-async def _ready(config: Config, name: str, configured: OutsideProvider, setup: Setup) -> Outlet:
-    """Make the adapter of a provider and get it ready; raise ConfigInvalid, with the line, where that fails."""
-    try:
-        adapter = ADAPTERS[configured.adapter](setup)
-    except ProviderFailure as exc:
-        raise _unready(config, name, exc) from None
-    except (msgspec.ValidationError, ValueError, TypeError) as exc:
-        raise config.invalid(name, "options", str(exc)) from None
-    try:
-        await adapter.warm()
-    except ProviderFailure as exc:
-        await adapter.aclose()
-        raise _unready(config, name, exc) from None
+async def _outlet(config: Config, name: str, setup: Setup) -> Outlet:
+    configured = config.outside[name]
+    adapter = await made_ready(config, name, setup)
     return Outlet(
         name=name, configured=configured, setup=setup, adapter=adapter, downloader=Downloader(_rules(configured))
     )
-
-
-def _unready(config: Config, name: str, failure: ProviderFailure) -> ConfigInvalid:
-    """Name the place that an adapter means: it puts an operation, or the word "options", in front of what is wrong."""
-    where, _, reason = failure.detail.partition(": ")
-    if reason and where in {"options", *config.providers[name].operations}:
-        return config.invalid(name, where if where == "options" else f"operation.{where}", reason)
-    return config.invalid(name, "", failure.detail or str(failure.kind))
 
 
 def _rules(configured: OutsideProvider) -> DownloadRules:

@@ -16,7 +16,19 @@ from broker.receipts import TYPE, CopyLine, Receipt, Signer
 from broker.settings import Settings
 from broker.verify import EVIDENCE_WORDS
 
-COMMANDS = ("up", "demo", "broker", "work", "keyholder", "submit", "verify", "migrate", "doctor")
+COMMANDS = (
+    "up",
+    "demo",
+    "broker",
+    "work",
+    "keyholder",
+    "submit",
+    "verify",
+    "migrate",
+    "doctor",
+    "providers",
+    "config",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +78,10 @@ def test_every_command_is_there() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "config check", "config explain"])
 def test_help_teaches_with_an_example(command: str) -> None:
     """--help of each command ends its text with a line that can be typed."""
-    said = say(command, "--help")
+    said = say(*command.split(), "--help")
     assert said.exit_code == 0
     assert "Example:" in said.output
     assert f"lethe {command}" in said.output
@@ -164,7 +176,7 @@ def test_copies_at_providers_are_said_with_what_is_known(signer: Signer, tmp_pat
     said = say(*saved(tmp_path, signer.sign(a_receipt(copies=(there,))), signer.vkey))
     assert said.exit_code == 0
     assert "Sent to providers outside: 1 copy." in said.output
-    assert "upload at provider: nothing is known" in said.output
+    assert "picture: nothing is known" in said.output
 
 
 def test_every_word_of_evidence_has_words() -> None:

@@ -1,0 +1,106 @@
+"""`lethe up | demo | broker | work | keyholder`: what runs until it is stopped."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+from broker.commands.endings import FOLDER, OUTPUT, become, check_settings, checked, run, say
+from broker.config import load_config
+from broker.crew import guarded_argv
+from broker.demo.by_hand import curl_lines
+from broker.demo.story import PHOTO, Plan, demo
+from broker.frames import Memory
+from broker.up import DEFAULT_DIRECTORY, Stack, Stopped, up
+
+
+@click.command("up")
+@click.option("--directory", type=FOLDER, default=DEFAULT_DIRECTORY, show_default=True, help="Where it keeps its data.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Where to listen; any free port if not given.")
+def up_command(directory: Path, port: int) -> None:
+    """Run everything on this machine until Ctrl-C: Postgres, Redis, keyholder, broker and gpu worker.
+
+    Prints the curl lines that do the main job by hand. Data stays in the directory for the next start.
+
+    \b
+    Example:  lethe up --port 8080
+    """
+    run(up(directory, port=port, report=say, ready=_teach))
+
+
+@click.command("demo")
+@click.option("--directory", type=FOLDER, help="Where the stack keeps its data; a fresh one if not given.")
+@click.option(
+    "--output", type=OUTPUT, default=Path("lethe-demo-output.jpg"), show_default=True, help="Where the result goes."
+)
+def demo_command(directory: Path | None, output: Path) -> None:
+    """Start everything, upscale a photo, show that it is gone, verify the receipt, stop.
+
+    The exit code is 1 when anything that it checks does not hold.
+
+    \b
+    Example:  lethe demo --output cat.jpg
+    """
+    try:
+        run(demo(Plan(directory=directory, output=output.absolute()), Console(highlight=False)))
+    except Stopped:
+        raise click.ClickException("stopped before the demo was done; nothing is left running") from None
+
+
+@click.command("broker")
+def broker_command() -> NoReturn:
+    """Run the broker: the client API, and the operator's listener. Set up by LETHE_* variables (docs/settings.md).
+
+    \b
+    Example:  LETHE_POSTGRES_DSN=… LETHE_REDIS_URL=… LETHE_BLOBS_URL=s3://… lethe broker
+    """
+    check_settings()
+    become(guarded_argv("-m", "broker"))
+
+
+@click.command("work")
+@click.argument("pool")
+def work_command(pool: str) -> NoReturn:
+    """Run one worker of POOL: gpu for in-house models, relay for providers outside.
+
+    \b
+    Example:  LETHE_SLOTS=2 lethe work gpu
+    """
+    file = check_settings().config_file
+    pools = sorted({found.pool for found in checked(load_config, Path(file) if file else None).providers.values()})
+    if pool not in pools:
+        raise click.ClickException(f"no provider in lethe.toml runs in the pool {pool!r}; there is {', '.join(pools)}")
+    become(guarded_argv("-m", "workers", pool))
+
+
+@click.command("keyholder")
+@click.option(
+    "--socket",
+    envvar="LETHE_KEYHOLDER_SOCKET",
+    required=True,
+    help="Where clients connect.  [env: LETHE_KEYHOLDER_SOCKET]",
+)
+@click.option("--capacity", type=click.IntRange(1), help="How many keys at most.")
+@click.option("--max-ttl-s", type=click.IntRange(1), help="No key lives longer.")
+@click.option("--memory", type=click.Choice([kind.value for kind in Memory]), help="Use this kind of memory or fail.")
+def keyholder_command(socket: str, capacity: int | None, max_ttl_s: int | None, memory: str | None) -> NoReturn:
+    """Run the keyholder: the one process that holds keys, in memory alone. Losing it loses every upload under way.
+
+    \b
+    Example:  lethe keyholder --socket /run/lethe/keyholder.sock
+    """
+    given = {"--capacity": capacity, "--max-ttl-s": max_ttl_s, "--memory": memory}
+    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    become((sys.executable, "-m", "broker.keyholder", "--socket", socket, *options))
+
+
+def _teach(stack: Stack) -> None:
+    say(f"\nLethe is up at {stack.url} (metrics: {stack.operator_url}/metrics; logs: {stack.directory}/logs).")
+    say("The main job by hand:\n")
+    for what, line in curl_lines(stack.url, PHOTO):
+        say(f"# {what}\n{line}")
+    lethe = "lethe" if shutil.which("lethe") else f"{sys.executable} -m broker.cli"
+    say(f"# verify the receipt, offline\n{lethe} verify receipt.txt --keys keys.json\n\nCtrl-C stops everything.")
