@@ -189,8 +189,8 @@ def _beyond(route: Route, provider: Provider, needs: Needs) -> str:
 
 
 def _drawn(tier: Mapping[str, int], drawn: random.Random) -> list[str]:
-    """Draw a tier's providers by weight, without putting back."""
-    left = dict(tier)
+    """Draw a tier's providers by weight, without putting back; the order in which the file has them is no matter."""
+    left = dict(sorted(tier.items()))
     order: list[str] = []
     while left:
         name = drawn.choices(list(left), list(left.values()))[0]

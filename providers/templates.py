@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -35,16 +35,21 @@ def render(template: Any, values: Mapping[str, Any]) -> Any:
 
 def names_in(template: Any) -> frozenset[str]:
     """Return every name that a template mentions."""
-    if isinstance(template, dict):
-        return _names_in_all(cast("dict[str, Any]", template).values())
-    if isinstance(template, list | tuple):
-        return _names_in_all(cast("list[Any]", template))
-    match = _NAME.fullmatch(template) if isinstance(template, str) else None
-    return frozenset({match[1]}) if match else frozenset()
+    names = (_NAME.fullmatch(text) for text in _strings_in(template) if text.startswith("$"))
+    return frozenset(match[1] for match in names if match)
 
 
-def _names_in_all(templates: Iterable[Any]) -> frozenset[str]:
-    return frozenset(name for template in templates for name in names_in(template))
+def _strings_in(template: Any) -> Iterator[str]:
+    """Yield every string of a template, however deep."""
+    waiting: list[Any] = [template]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, dict):
+            waiting.extend(cast("dict[str, Any]", part).values())
+        elif isinstance(part, list | tuple):
+            waiting.extend(cast("list[Any]", part))
 
 
 def is_picture(name: str) -> bool:
@@ -72,20 +77,9 @@ def check_template(model: Model) -> str:
     except msgspec.DecodeError:
         return 'the default after a colon has to be JSON, for example $prompt:""'
     # Sent as it stands it would be a success without what was asked for.
-    amid = next((text for text in _strings_in(model.input) if _LIKE_A_NAME.search(text)), None)
+    texts = (text for text in _strings_in(model.input) if not _NAME.fullmatch(text))
+    amid = next((text for text in texts if _LIKE_A_NAME.search(text)), None)
     return "" if amid is None else f"{amid!r} is sent as it stands: a name like $prompt is filled in where it is alone"
-
-
-def _strings_in(template: Any) -> Iterator[str]:
-    """Yield every string that is sent as it stands."""
-    if isinstance(template, dict):
-        for part in cast("dict[str, Any]", template).values():
-            yield from _strings_in(part)
-    elif isinstance(template, list | tuple):
-        for part in cast("list[Any]", template):
-            yield from _strings_in(part)
-    elif isinstance(template, str) and not _NAME.fullmatch(template):
-        yield template
 
 
 def pointed(document: Any, pointer: str) -> Any:
