@@ -45,8 +45,7 @@ from providers.templates import check_template, outputs_of, picture_values, poin
 INLINE_BYTES = 256_000
 """How long a picture may be as a data URI."""
 PATIENCE_S = 2.0
-ASK_S = 10.0
-"""How long one question may take, the transport's own repetitions included."""
+ASK_S = 10.0  # the transport's own repetitions included
 MIN_CANCEL_AFTER_S = 5
 
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "aborted"})
@@ -228,12 +227,13 @@ def _client(setup: Setup) -> httpx.AsyncClient:
         def http(self) -> httpx.AsyncClient:
             return self._async_client
 
+    limits = httpx.Limits(max_connections=calls.MAX_CONNECTIONS)
     # With a header of ours the package does not look for a token in the environment.
     return Official(
         base_url=setup.base_url,
         headers={"Authorization": f"Bearer {setup.secret}", "User-Agent": "lethe"},
         timeout=httpx.Timeout(setup.timeout_s, connect=calls.CONNECT_S),
-        transport=_Impatient(limits=httpx.Limits(max_connections=calls.MAX_CONNECTIONS), trust_env=False),
+        transport=_Impatient(verify=calls.trust(), limits=limits, trust_env=False),
         follow_redirects=False,
         trust_env=False,
     ).http()

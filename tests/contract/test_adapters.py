@@ -280,7 +280,7 @@ async def test_pixels_are_refused_before_anything_is_sent(case: Case, provider: 
     with pytest.raises(ProviderFailure) as caught:
         await provider.submit(task(case, (pixels,)), Heard())
     os.close(pixels.fd)
-    assert caught.value.kind is FailureKind.INVALID_INPUT
+    assert (caught.value.kind, caught.value.is_unsent) == (FailureKind.INVALID_INPUT, True)
     assert emulator.seen == []
 
 
@@ -290,7 +290,7 @@ async def test_an_operation_without_a_model_is_refused_before_anything_is_sent(
     """What is not configured is UNSUPPORTED, and no request is made."""
     with pytest.raises(ProviderFailure) as caught:
         await provider.submit(task(case, operation="fly"), Heard())
-    assert caught.value.kind is FailureKind.UNSUPPORTED
+    assert (caught.value.kind, caught.value.is_unsent) == (FailureKind.UNSUPPORTED, True)
     assert emulator.seen == []
 
 

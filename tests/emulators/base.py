@@ -146,10 +146,13 @@ class Emulator:
 def running(emulator: Emulator, *, port: int = 0) -> Generator[str]:
     """Serve an emulator on loopback, in a thread with a loop of its own; yield its URL."""
     with socket.create_server(("127.0.0.1", port), backlog=4096) as listener:
+        # asyncio does it for sockets that it makes itself; without, every answer waits 40 ms for an acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         emulator.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = _Server(_config(emulator))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
+        server.has_started.wait(10)
         try:
             yield emulator.url
         finally:
@@ -179,6 +182,16 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = threading.Event()
+
+    async def main_loop(self) -> None:
+        self.has_started.set()
+        # uvicorn looks ten times a second; with an emulator per test that is most of what the tests would wait for.
+        while not self.should_exit:  # noqa: ASYNC110  it is set from another thread
+            await asyncio.sleep(0.005)
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
