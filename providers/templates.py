@@ -12,6 +12,7 @@ from providers.base import FailureKind, Model, Output, ProviderFailure
 
 _NAME = re.compile(r"\$([a-z][a-z0-9_]*)(?::(.*))?", re.DOTALL)
 _LIKE_A_NAME = re.compile(r"\$\{?[A-Za-z]")
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _DATA_URI = re.compile(r"data:([a-z0-9.+/-]*)(?:;[a-z0-9.+=/-]+)*;base64,", re.IGNORECASE)
 
 PICTURES = frozenset({"image", "images"})
@@ -88,10 +89,16 @@ def pointed(document: Any, pointer: str) -> Any:
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
         try:
-            found = cast("list[Any]", found)[int(name)] if isinstance(found, list) else found[name]
+            found = cast("list[Any]", found)[_index(name)] if isinstance(found, list) else found[name]
         except (KeyError, IndexError, TypeError, ValueError):
             raise ProviderFailure(FailureKind.BAD_OUTPUT, "no_output") from None
     return found
+
+
+def _index(step: str) -> int:
+    if not _INDEX.fullmatch(step):
+        raise ValueError("no index")
+    return int(step)
 
 
 def outputs_of(found: Any, *, media_type: str = "") -> tuple[Output, ...]:
