@@ -37,6 +37,7 @@ log = structlog.get_logger()
 FETCH_AGAIN_S = (0.5, 2.0, 4.0, 8.0)
 """An output that was paid for is asked for again before it is given up."""
 FULL_AGAIN_S = 2.0
+ORDER_AGAIN_S = (0.5, 2.0)
 
 
 class Outside:
@@ -71,16 +72,20 @@ class Outside:
             if not is_seated:
                 return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
             began_s = time.monotonic()
+            listener = OrderListener(self._services, work.job, attempt_id)
             try:
-                ending = await self._attempt(work, outlet, attempt_id, resumed)
+                ending = await self._attempt(work, outlet, attempt_id, resumed, listener=listener)
             except ProviderFailure as exc:
+                # What an upload or an earlier claim has sent is there, though this order was not.
+                exc.is_unsent = exc.is_unsent and resumed is None and not listener.is_told
                 await self._failed(work, outlet, attempt_id, exc)
                 raise
             await self._succeeded(work, outlet, ending, took_s=time.monotonic() - began_s)
             return ending
 
-    async def _attempt(self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None) -> Ending:
-        listener = OrderListener(self._services, work.job, attempt_id)
+    async def _attempt(
+        self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None, *, listener: OrderListener
+    ) -> Ending:
         if resumed is None:
             snapshot = await self._order(work, outlet, attempt_id, listener)
         else:
@@ -114,7 +119,7 @@ class Outside:
     ) -> Snapshot:
         if outlet.adapter.terms.has_client_ids:
             # The provider will know it by our id, whatever becomes of the answer.
-            await listener.accepted(Handle(id=str(attempt_id), operation=work.job.operation))
+            await listener.foresee(Handle(id=str(attempt_id), operation=work.job.operation))
         task = Task(
             attempt=str(attempt_id),
             operation=work.job.operation,
@@ -123,6 +128,16 @@ class Outside:
             deadline_s=work.job.finish_within_s,
             hook_url=f"{self._services.settings.public_url}/v1/hooks/{token}" if token else "",
         )
+        return await self._ordered(outlet, task, listener)
+
+    async def _ordered(self, outlet: Outlet, task: Task, listener: OrderListener) -> Snapshot:
+        for pause_s in ORDER_AGAIN_S if outlet.adapter.terms.has_client_ids else ():
+            try:
+                return await outlet.adapter.submit(task, listener)
+            except ProviderFailure as exc:
+                if exc.kind is not FailureKind.UNCERTAIN:
+                    raise
+            await asyncio.sleep(pause_s)  # under the same id it is the same order, whatever became of the first
         return await outlet.adapter.submit(task, listener)
 
     async def _resume(self, work: Work, outlet: Outlet, attempt: Attempt, listener: OrderListener) -> Snapshot:

@@ -33,9 +33,20 @@ class OrderListener:
         self._attempt_id = attempt_id
         self._progress = JobProgress(services.stores.jobs, services.changes, job, every_s=PROGRESS_EVERY_S)
         self.handle: Handle | None = None
+        self.is_told = False
+        """Whether the provider's adapter says that something is there."""
 
     async def accepted(self, handle: Handle) -> None:
-        """Store it; a Postgres that is away is waited for, as an order without a handle can never be cleared up."""
+        """Store what is there from now on."""
+        self.is_told = True
+        await self.foresee(handle)
+
+    async def foresee(self, handle: Handle) -> None:
+        """
+        Store what will be there, if anything arrives.
+
+        A Postgres that is away is waited for, as an order without a handle can never be cleared up.
+        """
         self.handle = handle
         while True:
             try:
