@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -28,7 +27,14 @@ MAX_REPLY_BYTES = 64 << 20
 """An answer may hold several pictures in base64."""
 MAX_AFTER_S = 3600.0
 
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_UNSENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets without end
 
 KINDS: dict[int, FailureKind] = {
     400: FailureKind.INVALID_INPUT,
@@ -67,7 +73,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         """Decode the body; None where it is no JSON. For errors: whoever needs the content uses `decoded`."""
         try:
             return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             return None
 
     def after_s(self) -> float | None:
@@ -113,7 +119,7 @@ async def ask(client: httpx.AsyncClient, method: str, url: str, *, within_s: flo
     """Send a request that may be repeated (poll, cancel, delete, health); raise NETWORK where no answer came."""
     try:
         return await _exchange(client, method, url, within_s, content)
-    except (httpx.HTTPError, TimeoutError, OSError) as exc:
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as exc:
         raise _failure(exc, FailureKind.NETWORK, is_unsent=isinstance(exc, _UNSENT)) from None
 
 
@@ -121,7 +127,7 @@ def decoded(reply: Reply, into: type[T], *, is_order: bool = False) -> T:
     """Read an answer; one that cannot be read is UNCERTAIN after an order, else PROVIDER_ERROR."""
     try:
         return msgspec.json.decode(reply.body, type=into)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+    except _UNREADABLE:
         kind = FailureKind.UNCERTAIN if is_order else FailureKind.PROVIDER_ERROR
         raise ProviderFailure(kind, "unreadable_answer", is_unanswered=not is_order) from None
 
@@ -148,8 +154,11 @@ def kind_of(status: int) -> FailureKind:
 
 def same_host(url: str, base_url: str) -> bool:
     """Whether a URL that a provider gave leads to the provider's own API: only there may our credentials go."""
-    given, own = urlsplit(url), urlsplit(base_url)
-    return (given.scheme, given.hostname, given.port) == (own.scheme, own.hostname, own.port)
+    try:
+        given, own = httpx.URL(url), httpx.URL(base_url)
+    except httpx.InvalidURL:
+        return False
+    return (given.scheme, given.raw_host, given.port) == (own.scheme, own.raw_host, own.port) and not given.userinfo
 
 
 async def _exchange(
@@ -157,7 +166,8 @@ async def _exchange(
 ) -> Reply:
     given: dict[str, Any] = dict(content)
     if within_s:
-        given["timeout"] = httpx.Timeout(within_s, connect=CONNECT_S)
+        # Who is not reached is found out before the time is over: then nothing was sent, and that is known.
+        given["timeout"] = httpx.Timeout(within_s, connect=min(CONNECT_S, within_s / 2))
     async with asyncio.timeout(within_s or None), client.stream(method, url, **given) as answer:
         body = bytearray()
         async for chunk in answer.aiter_bytes():
@@ -179,12 +189,12 @@ def _failure(exc: BaseException, kind: FailureKind, *, is_unsent: bool = False) 
 def _after_s(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after-ms")
     if value is not None and value.strip().isdecimal():
-        return min(int(value) / 1000, MAX_AFTER_S)
+        return min(float(value) / 1000, MAX_AFTER_S)
     value = (headers.get("retry-after") or "").strip()
     if value.isdecimal():
         return min(float(value), MAX_AFTER_S)
     try:
         at = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return min(max(0.0, at.timestamp() - time.time()), MAX_AFTER_S)
