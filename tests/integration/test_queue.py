@@ -17,10 +17,12 @@ from broker.settings import Settings
 from tests.lifecycle import claimed_job, eventually, run_sql
 from tests.stack import pretend_worker, queued_job, running_services
 from workers.engine import WakingWorker
-from workers.outcomes import Ending
+from workers.outcomes import Ending, HandOver
 from workers.runner import Runner
 
 POOL = "gpu"
+
+SLOTS = 4
 
 
 class CountingRunner(Runner):
@@ -30,10 +32,10 @@ class CountingRunner(Runner):
         async def attempt(job: Job) -> Ending:
             raise AssertionError
 
-        async def conclude(job: Job, ending: Ending) -> None:
+        async def conclude(job: Job, ending: Ending | HandOver) -> None:
             raise AssertionError
 
-        super().__init__(services, attempt=attempt, conclude=conclude)
+        super().__init__(services, attempt=attempt, conclude=conclude, slots=SLOTS)
         self.taken: list[UUID] = []
         self.taken_at_s: list[float] = []
 
@@ -140,7 +142,7 @@ async def test_a_redis_that_breaks_off_costs_no_slots(
     def broken(*args: object, **named: object) -> object:
         nonlocal lost
         lost += 1
-        if lost <= 2 * settings.slots + 2:
+        if lost <= 2 * SLOTS + 2:
             raise RedisLost
         return pipeline(*args, **named)  # pyright: ignore[reportArgumentType]
 
@@ -160,7 +162,7 @@ async def test_a_redis_that_breaks_off_costs_no_slots(
     await quiet.bell.wake(POOL)
 
     await eventually(lambda: _has(runner, second))
-    assert lost > 2 * settings.slots + 2
+    assert lost > 2 * SLOTS + 2
 
 
 async def emptied(redis: Any) -> None:

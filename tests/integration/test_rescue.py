@@ -18,7 +18,7 @@ from broker.store.jobs import JobStore
 from tests.lifecycle import claimed_job, count, eventually, final, held, reread, run_sql
 from tests.stack import body_of, pretend_worker, queued_job, running_services, submission, upload_bytes
 from tests.workers import SlowWorker, slow_worker
-from workers.outcomes import Ending, failed
+from workers.outcomes import Ending, HandOver, failed
 from workers.runner import Runner
 
 
@@ -203,13 +203,14 @@ async def test_a_claim_that_was_not_heard_is_handed_back(
     async with running_services(settings, role="worker") as working:
         await pretend_worker(broker)
 
-        async def conclude(job: Job, ending: Ending) -> None:
+        async def conclude(job: Job, ending: Ending | HandOver) -> None:
+            assert isinstance(ending, Ending)
             settling = await working.stores.jobs.begin_settling(
                 job, ending.outcome, owner=working.lease.process.id, code=ending.code
             )
             await working.settler.settle(settling, let_go=held(job))
 
-        runner = Runner(working, attempt=attempt, conclude=conclude)
+        runner = Runner(working, attempt=attempt, conclude=conclude, slots=4)
         claim = JobStore.claim
 
         async def claim_unheard(self: JobStore, *args: object) -> Job | None:

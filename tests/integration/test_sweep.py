@@ -52,7 +52,14 @@ async def _are_gone(settings: Settings) -> bool:
 def hasty(services: Services) -> Sweep:
     """A sweep under a profile that keeps no record at all."""
     retention = msgspec.structs.replace(services.policies.profile.retention, records_for_s=0)
-    return Sweep(services.stores, settler=services.settler, lease=services.lease, every_s=60, retention=retention)
+    return Sweep(
+        services.stores,
+        settler=services.settler,
+        purges=services.purges,
+        lease=services.lease,
+        every_s=60,
+        retention=retention,
+    )
 
 
 async def test_records_go_at_their_time(services: Services, settings: Settings) -> None:
