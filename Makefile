@@ -25,8 +25,8 @@ endif
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop
-	@$(PYTHON) -m broker.cli demo
+demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop; PROVIDER=replicate: at an emulated one
+	@$(PYTHON) -m broker.cli demo $(if $(PROVIDER),--provider "$(PROVIDER)")
 
 up: run-ready ## Start everything and leave it running; Ctrl-C stops it
 	@exec $(PYTHON) -m broker.cli up

@@ -1,7 +1,8 @@
 """A small client of the public API, for `submit`, `demo` and `doctor`; it knows nothing of the server's inside."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -118,14 +119,22 @@ class Client:
         return tuple(operation.name for operation in msgspec.json.decode(response.content, type=_Operations).items)
 
     async def put(
-        self, job_id: str, operation: str, parameters: dict[str, str], body: BinaryIO, *, size: int, sent: OnBytes
+        self,
+        job_id: str,
+        operation: str,
+        parameters: Mapping[str, str],
+        body: BinaryIO,
+        *,
+        size: int,
+        sent: OnBytes,
+        texts: Mapping[str, str] | None = None,
     ) -> JobView:
-        """Send the picture as the body of one request, read from the file piece by piece."""
+        """Send the picture as the body of one request, read piece by piece; what a user typed stands in no URL."""
         response = await self._request(
             "PUT",
             f"/v1/jobs/{job_id}",
             params={"operation": operation, **parameters},
-            headers={"Content-Length": str(size)},
+            headers={"Content-Length": str(size), **_typed(texts or {})},
             content=_pieces(body, sent),
         )
         return _job(response)
@@ -230,6 +239,10 @@ async def _pieces(body: BinaryIO, sent: OnBytes) -> AsyncGenerator[bytes, None]:
     while chunk := await asyncio.to_thread(body.read, _CHUNK_BYTES):
         yield chunk
         sent(len(chunk))
+
+
+def _typed(texts: Mapping[str, str]) -> dict[str, str]:
+    return {"Lethe-Parameters": urlsafe_b64encode(msgspec.json.encode(texts)).decode()} if texts else {}
 
 
 async def _and_no_more(part: bytes) -> AsyncGenerator[bytes, None]:

@@ -20,6 +20,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     operation: str
     parameters: dict[str, str]
+    texts: dict[str, str] = {}
+    """Parameters that a user typed."""
     output: Path
     receipt: Path | None = None
 
@@ -42,7 +44,13 @@ async def send(client: Client, order: Order, *, job_id: str, bars: Progress) -> 
     bar = bars.add_task(f"sending {order.file.name}", total=size)
     with order.file.open("rb") as body:
         return await client.put(
-            job_id, order.operation, order.parameters, body, size=size, sent=lambda count: bars.advance(bar, count)
+            job_id,
+            order.operation,
+            order.parameters,
+            body,
+            size=size,
+            sent=lambda count: bars.advance(bar, count),
+            texts=order.texts,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Final, Self, TypeVar
 from broker.children import StackError, until
 from broker.client import Client, ServerUnreachable
 from broker.config import load_config
-from broker.crew import READY_WITHIN_S, Crew, guarded, guarded_argv, side_by_side
+from broker.crew import READY_WITHIN_S, Crew, guarded, side_by_side
 from broker.embedded import Embedded
 from broker.errors import Unavailable
 from broker.guard import GUARD_FD_VARIABLE, hardened

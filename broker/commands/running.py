@@ -8,27 +8,46 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from broker.commands.endings import FOLDER, OUTPUT, become, check_settings, checked, run, say
+from broker.commands.endings import EXISTING, FOLDER, OUTPUT, become, check_settings, checked, run, say
 from broker.config import load_config
 from broker.crew import guarded_argv
 from broker.demo.by_hand import curl_lines
+from broker.demo.emulated import PROVIDERS
 from broker.demo.story import PHOTO, Plan, demo
 from broker.frames import Memory
+from broker.pools import pools
 from broker.up import DEFAULT_DIRECTORY, Stack, Stopped, up
 
 
 @click.command("up")
 @click.option("--directory", type=FOLDER, default=DEFAULT_DIRECTORY, show_default=True, help="Where it keeps its data.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Where to listen; any free port if not given.")
-def up_command(directory: Path, port: int) -> None:
-    """Run everything on this machine until Ctrl-C: Postgres, Redis, keyholder, broker and gpu worker.
+@click.option(
+    "--config",
+    "config_file",
+    type=EXISTING,
+    envvar="LETHE_CONFIG_FILE",
+    help="Which lethe.toml; else the one that ships.  [env: LETHE_CONFIG_FILE]",
+)
+@click.option(
+    "--profile",
+    envvar="LETHE_PROFILE",
+    help="Which policies: a shipped profile, or a path ending in .toml; else minimal.  [env: LETHE_PROFILE]",
+)
+def up_command(directory: Path, port: int, config_file: Path | None, profile: str | None) -> None:
+    """Run everything on this machine until Ctrl-C: Postgres, Redis, keyholder, broker, and a worker for each pool.
 
-    Prints the curl lines that do the main job by hand. Data stays in the directory for the next start.
+    Providers in lethe.toml decide which pools there are: gpu for in-house models, relay for providers outside. A
+    lethe.toml that changes is taken into use while it runs. Prints the curl lines that do the main job by hand. Data
+    stays in the directory for the next start.
 
     \b
     Example:  lethe up --port 8080
+              lethe up --config lethe.toml --profile profile.toml
     """
-    run(up(directory, port=port, report=say, ready=_teach))
+    given = {"LETHE_CONFIG_FILE": str(config_file.absolute())} if config_file else {}
+    given |= {"LETHE_PROFILE": profile} if profile else {}
+    run(up(directory, port=port, report=say, ready=_teach, given=given))
 
 
 @click.command("demo")
@@ -36,16 +55,23 @@ def up_command(directory: Path, port: int) -> None:
 @click.option(
     "--output", type=OUTPUT, default=Path("lethe-demo-output.jpg"), show_default=True, help="Where the result goes."
 )
-def demo_command(directory: Path | None, output: Path) -> None:
-    """Start everything, upscale a photo, show that it is gone, verify the receipt, stop.
+@click.option(
+    "--provider",
+    type=click.Choice(sorted(PROVIDERS)),
+    help="Have an emulated provider outside do it, and show what it was sent and what it keeps; in a checkout.",
+)
+def demo_command(directory: Path | None, output: Path, provider: str | None) -> None:
+    """Start everything, upscale a photo, show that it is gone, verify the receipt, stop. Needs no key and no network.
 
     The exit code is 1 when anything that it checks does not hold.
 
     \b
     Example:  lethe demo --output cat.jpg
+              lethe demo --provider replicate
     """
+    plan = Plan(directory=directory, output=output.absolute(), provider=provider or "")
     try:
-        run(demo(Plan(directory=directory, output=output.absolute()), Console(highlight=False)))
+        run(demo(plan, Console(highlight=False)))
     except Stopped:
         raise click.ClickException("stopped before the demo was done; nothing is left running") from None
 
@@ -70,9 +96,13 @@ def work_command(pool: str) -> NoReturn:
     Example:  LETHE_SLOTS=2 lethe work gpu
     """
     file = check_settings().config_file
-    pools = sorted({found.pool for found in checked(load_config, Path(file) if file else None).providers.values()})
-    if pool not in pools:
-        raise click.ClickException(f"no provider in lethe.toml runs in the pool {pool!r}; there is {', '.join(pools)}")
+    known = pools(checked(load_config, Path(file) if file else None))
+    if pool not in known:
+        raise click.ClickException(
+            f"no route of {file or 'the shipped lethe.toml'} leads to a provider in the pool {pool!r}; there is "
+            f"{', '.join(known) or 'none'}. A provider outside runs in the pool relay where its table names no other; "
+            "LETHE_CONFIG_FILE says which lethe.toml is read"
+        )
     become(guarded_argv("-m", "workers", pool))
 
 

@@ -6,9 +6,11 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from broker.custody import Copy, Holder, What
+from broker.attempts import Attempt
+from broker.custody import Copy, Domain, Holder, What
 from broker.jobs import Job
 from broker.settings import Settings
+from broker.store.attempts import AttemptStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
@@ -22,6 +24,7 @@ class Evidence:
         self._database = Database(settings.postgres_dsn, connections=1)
         self._jobs = JobStore(self._database)
         self._custody = CustodyStore(self._database)
+        self._attempts = AttemptStore(self._database)
         self._keyholder = Keyholder(settings.keyholder_socket)
         self._blobs = Path(unquote(urlsplit(settings.blobs_url).path))
 
@@ -45,6 +48,10 @@ class Evidence:
         """Return every custody row of a job."""
         return await self._custody.copies(job.id)
 
+    async def attempts(self, job: Job) -> list[Attempt]:
+        """Return every attempt of a job at a provider."""
+        return await self._attempts.of_job(job.id)
+
     async def is_there(self, copy: Copy) -> bool:
         """Whether the store that held this copy still does: the file itself, and HAS at the keyholder."""
         if copy.holder is Holder.BLOB:
@@ -54,6 +61,16 @@ class Evidence:
         return False
 
 
+def ours(copies: list[Copy]) -> list[Copy]:
+    """Leave out what providers had."""
+    return [copy for copy in copies if copy.domain is Domain.OURS]
+
+
 def of_upload(copies: list[Copy]) -> list[Copy]:
-    """Leave out the copies of outputs."""
-    return [copy for copy in copies if copy.what is not What.OUTPUT]
+    """Leave out the copies of outputs, and what providers had."""
+    return [copy for copy in ours(copies) if copy.what is not What.OUTPUT]
+
+
+def theirs(copies: list[Copy]) -> list[Copy]:
+    """Leave out what is in our own hands."""
+    return [copy for copy in copies if copy.domain is Domain.PROVIDER]

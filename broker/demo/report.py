@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker.custody import Copy, Holder
+from broker.custody import Copy, Evidence, Holder
 from broker.demo.metadata import Detail
 from broker.verify import in_words, thing
 
@@ -35,9 +35,9 @@ class Report:
         if not is_true:
             self.failed.append(words)
 
-    def details(self, before: Sequence[Detail], after: Sequence[Detail]) -> None:
-        """Show what the photo said about its making, and what the result says."""
-        table = Table("metadata", "in the photo", "in the result", box=None, padding=(0, 2))
+    def details(self, before: Sequence[Detail], after: Sequence[Detail], *, where: str = "in the result") -> None:
+        """Show what the photo said about its making, and what another picture says."""
+        table = Table("metadata", "in the photo", where, box=None, padding=(0, 2))
         left = {detail.name: detail.text for detail in after}
         for detail in before:
             table.add_row(Text(detail.name), Text(detail.text), Text(left.pop(detail.name, "–")))
@@ -53,4 +53,14 @@ class Report:
             known = in_words(copy.evidence) if copy.evidence else "kept until the user deletes it, or its time is up"
             where = f" ({copy.detail})" if copy.holder is Holder.PROCESS else ""
             table.add_row(thing(copy.holder, copy.what) + where, f"{copy.ref[:_SHORT]}…", gone, known)
+        self.console.print(table)
+
+    def theirs(self, copies: Sequence[Copy]) -> None:
+        """Show what a provider had, and what is known of it; nothing here is called gone that is not."""
+        table = Table("what went there", "what is known of it", "until", "stated", box=None, padding=(0, 2))
+        for copy in copies:
+            known = in_words(copy.evidence or Evidence.UNKNOWN)
+            until = f"{copy.until:%Y-%m-%d %H:%M:%S}" if copy.until else "–"
+            stated = f"{copy.closed_at:%H:%M:%S}" if copy.closed_at else "not yet"
+            table.add_row(f"{thing(copy.holder, copy.what)} at {copy.provider}", known, until, stated)
         self.console.print(table)

@@ -2,8 +2,11 @@
 
 import re
 import signal
+import socket
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from broker.config import DEFAULT_FILE
 from broker.sniff import dimensions
@@ -36,6 +39,38 @@ def test_the_demo_does_the_main_job_and_shows_every_promise(tmp_path: Path) -> N
     assert took
     assert float(took[1]) < FROM_UP_TO_RESULT_S
     assert not processes_of(directory)
+
+
+def test_a_provider_outside_gets_pixels_and_nothing_else(tmp_path: Path) -> None:
+    """One command: a provider is emulated; what it was sent, what it keeps and what it cost is shown and checked."""
+    directory = tmp_path / "stack"
+    order = lethe("demo", "--provider", "replicate", "--output", str(tmp_path / "x.jpg"), "--directory", str(directory))
+    run = subprocess.run(order, env=plain_environment(), capture_output=True, text=True, timeout=100, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "✗" not in run.stdout
+    for promise in (
+        "the shipped profile minimal would refuse it: the provider's exposure is ephemeral",
+        "one picture was sent, 256×256: made anew from the pixels",
+        "none of the photo's 14 EXIF, GPS, XMP and comment fields is in it",
+        "no user id, no token, no job id is",
+        "the same look finds all of it in an order that does carry",
+        "as a header and nowhere else; output files were fetched without it (1 ×)",
+        "the signed receipt says the same",
+        "exposure: ephemeral, as configured",
+        "the job cost 0.001250 USD",
+        "all 4 copies of the upload are closed",
+        "the API key is in no file but the one that it was read from",
+    ):
+        assert re.search(f"✓ .*{re.escape(promise)}", run.stdout), promise
+    for part in ("picture", "output", "record of the order"):
+        assert re.search(
+            rf"{part} at replicate: the provider documents that it is deleted by then, until 20", run.stdout
+        )
+    assert not processes_of(directory)
+    found = re.search(r"replicate is emulated at http://127\.0\.0\.1:(\d+)", run.stdout)
+    assert found
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(found[1])))
 
 
 def test_a_demo_that_cannot_work_fails(tmp_path: Path) -> None:

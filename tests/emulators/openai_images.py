@@ -8,6 +8,7 @@ from PIL import Image
 
 from providers.base import Exposure, Model, Setup
 from providers.openai_images import OpenAIImages
+from tests.emulators import serving
 from tests.emulators.base import LOST_AFTER_WORK, MALFORMED, Answer, Emulator, Json, Scripted, Seen, answer_json
 from tests.emulators.case import Case
 from tests.emulators.forms import Part, fields_of, files_in
@@ -180,3 +181,9 @@ CASE = Case(
     exposure=Exposure.LOGGED,
     is_inline=True,
 )
+
+if __name__ == "__main__":
+    given = serving.arguments("OpenAI's Images API, emulated")
+    emulator = OpenAIEmulator()
+    emulator.latency_s = given.seconds
+    serving.serve(emulator, given)

@@ -4,11 +4,22 @@ import argparse
 import signal
 import sys
 
-from tests.emulators.base import Emulator, running
+import msgspec
+
+from tests.emulators.base import Answer, Emulator, Seen, running
+
+RECORD = "GET /-/seen"
+"""No part of any provider's API: who started the emulator asks here for every request that it has had."""
 
 
 def serve(emulator: Emulator, arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C; its address is the only line on stdout."""
+
+    async def tell(seen: Seen) -> Answer:
+        requests = [one for one in emulator.seen if one.route != seen.route]
+        return Answer(body=msgspec.json.encode(requests), headers={"content-type": "application/json"})
+
+    emulator.routes = {RECORD: ("record", tell), **emulator.routes}
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     with running(emulator, port=arguments.port) as url:
         sys.stdout.write(f"{url}\n")

@@ -1,0 +1,198 @@
+"""Providers that the demo reaches without a key: which there are, how each is configured, its emulator's process."""
+
+import re
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+
+from broker.children import StackError, spawn
+from broker.config import load_config
+from broker.demo.wire import Request, Sent
+from broker.routes import OutsideProvider
+from broker.settings import inherited_environment
+from policies.base import Facts, Refuse
+from policies.registry import PROFILES, Policies, load_profile
+
+CHECKOUT: Final = Path(__file__).parents[2]
+STRICTEST: Final = "minimal"
+_URL: Final = re.compile(r"^http://127\.0\.0\.1:\d+$", re.MULTILINE)
+_NEEDS: Final = ("PATH", "LANG", "LC_ALL", "HOME")
+_WORK_S: Final = 0.3
+_START_WITHIN_S: Final = 20.0
+
+
+class EmulatorMissing(StackError):
+    """Emulators are part of a checkout, not of what is installed."""
+
+
+class Emulated(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One provider that there is an emulator of: what is ordered there, and its tables in lethe.toml.
+
+    `$URL` stands for the emulator's address. `factor` is how many times wider and higher its answer is.
+    """
+
+    adapter: str
+    api_key: str
+    exposure: str
+    more: str = ""
+    operation: str
+    model: str
+    parameters: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    factor: float
+    base_url: str = "$URL"
+
+    @property
+    def module(self) -> str:
+        """The module that is the emulator's program."""
+        return f"tests.emulators.{self.adapter}"
+
+    def config(self, url: str, key_file: Path) -> str:
+        """Write its lethe.toml."""
+        text = f"""\
+[provider.{self.adapter}]
+adapter = "{self.adapter}"
+base_url = "{self.base_url}"
+secret = "file:{key_file}"
+exposure = "{self.exposure}"
+{self.more}
+[provider.{self.adapter}.operation.{self.operation}]
+{self.model}
+[[route]]
+operation = "{self.operation}"
+tiers = [{{ {self.adapter} = 1 }}]
+"""
+        return text.replace("$URL", url)
+
+
+PROVIDERS: Final = {
+    "replicate": Emulated(
+        adapter="replicate",
+        api_key="r8_canary5f0ekingfisher",
+        exposure="ephemeral",
+        more='hosts = ["replicate.delivery", "*.replicate.delivery"]\n',
+        operation="upscale",
+        model="""\
+model = "someone/upscaler:f121d640bd286e1fdc67f9799164c1d5be36ff74576ee11c803ae5b665dd46aa"
+input = { image = "$image", scale = "$scale:2" }
+output = "/output"
+usd_per_s = 0.001
+""",
+        parameters={"scale": "2"},
+        factor=2,
+    ),
+    "fal": Emulated(
+        adapter="fal",
+        api_key="canary5f0e:kingfisher-93ab17",
+        exposure="logged",
+        more='hosts = ["*.fal.media"]\noptions = { platform_url = "$URL/platform/v1", cdn_host = "127.0.0.1" }\n',
+        operation="upscale",
+        model="""\
+model = "fal-ai/upscaler/creative"
+input = { image_url = "$image", scale = "$scale:2" }
+output = "/images"
+usd_per_s = 0.001
+""",
+        parameters={"scale": "2"},
+        factor=2,
+    ),
+    "openai": Emulated(
+        adapter="openai_images",
+        api_key="sk-emulated-4c21e07f",
+        exposure="logged",
+        operation="edit",
+        base_url="$URL/v1",
+        model="""\
+model = "gpt-image-2"
+input = { prompt = "$prompt", n = "$count:1", output_format = "jpeg" }
+usd_per_million_tokens = 30.0
+""",
+        texts={"prompt": "Give the cat a yellow raincoat"},
+        factor=0.5,
+    ),
+}
+"""What `lethe demo --provider` takes; each has its emulator in tests/emulators."""
+
+
+class Emulator:
+    """A provider's emulator that runs, and the two files with which a stack goes to it."""
+
+    def __init__(self, emulated: Emulated, url: str, directory: Path) -> None:
+        self.emulated = emulated
+        self.url = url
+        self.key_file = directory / "api-key"
+        self.config_file = directory / "lethe.toml"
+        self.profile_file = directory / "profile.toml"
+        self._write()
+        provider = load_config(self.config_file).providers[emulated.adapter]
+        assert isinstance(provider, OutsideProvider)
+        self.provider = provider
+        self.profile_file.write_text(_allowing(provider))
+
+    @property
+    def name(self) -> str:
+        """Its name in lethe.toml."""
+        return self.emulated.adapter
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The variables with which a stack goes to it."""
+        return {"LETHE_CONFIG_FILE": str(self.config_file), "LETHE_PROFILE": str(self.profile_file)}
+
+    def refused_by(self, profile: str) -> Refuse | None:
+        """Ask a profile whether a clean picture may go there."""
+        facts = Facts(operation=self.emulated.operation, is_clean=True)
+        return Policies(load_profile(profile)).disclose(facts, self.provider.terms)
+
+    async def sent(self) -> Sent:
+        """Ask the emulator for every request that it has had."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = (await client.get(f"{self.url}/-/seen")).raise_for_status()
+        return Sent(requests=msgspec.json.decode(answer.content, type=tuple[Request, ...]))
+
+    def _write(self) -> None:
+        self.key_file.touch(mode=0o600)
+        self.key_file.write_text(self.emulated.api_key)
+        self.config_file.write_text(self.emulated.config(self.url, self.key_file))
+
+
+@asynccontextmanager
+async def emulator(name: str, directory: Path, *, checkout: Path = CHECKOUT) -> AsyncGenerator[Emulator]:
+    """Start the emulator of a provider; after the block it is gone."""
+    emulated = PROVIDERS[name]
+    program = checkout.joinpath(*emulated.module.split(".")).with_suffix(".py")
+    if not program.exists():
+        raise EmulatorMissing(f"{program} is not there: this demo runs in a checkout of Lethe, where its emulators are")
+    folder = directory.absolute() / "provider"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = folder / "emulator.log"
+    log.unlink(missing_ok=True)
+    environment = {key: value for key, value in inherited_environment().items() if key in _NEEDS}
+    argv = (sys.executable, "-m", emulated.module, "--seconds", str(_WORK_S))
+    child = spawn(argv, name=f"the emulator of {name}", env=environment, log=log, cwd=checkout)
+    try:
+        await child.wait_ready(lambda: bool(_URL.search(log.read_text())), timeout_s=_START_WITHIN_S)
+        found = _URL.search(log.read_text())
+        assert found
+        yield Emulator(emulated, found[0], folder)
+    finally:
+        await child.stop()
+
+
+def _allowing(provider: OutsideProvider) -> str:
+    """Write a profile that differs from the strictest in what it lets this provider see and keep, and in its name."""
+    text = (PROFILES / f"{STRICTEST}.toml").read_text()
+    changes = {
+        r"^name = .*$": 'name = "demo"',
+        r"^exposure = \S+": f'exposure = "{provider.exposure}"',
+        r"^max_provider_retention_s = \S+": f"max_provider_retention_s = {provider.retention_s}",
+    }
+    for pattern, line in changes.items():
+        text = re.sub(pattern, line, text, flags=re.MULTILINE)
+    return text
