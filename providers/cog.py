@@ -88,7 +88,7 @@ class Cog:
         operations=frozenset({"upscale", "restyle", "generate", "edit", "animate", "photoshoot", "remove_background"}),
         exposure=Exposure.LOCAL,
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
-        max_pictures=16,
+        max_pictures=20,
         has_client_ids=True,
     )
 

@@ -68,7 +68,7 @@ class ComfyUI:
         retention_s=86_400,
         deletes=Deletes.API,
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
-        max_pictures=16,
+        max_pictures=20,
         has_client_ids=True,
     )
 

@@ -104,7 +104,7 @@ class Fal:
         retention_s=KEPT_S,
         deletes=Deletes.API,
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
-        max_pictures=16,
+        max_pictures=20,
         max_picture_bytes=10_000_000,
         base_url="https://queue.fal.run",
         needs_secret=True,

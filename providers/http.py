@@ -90,7 +90,7 @@ class Http:
         retention_s=_ASSUMED_S,
         deletes=Deletes.API,
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
-        max_pictures=16,
+        max_pictures=20,
     )
 
     def __init__(self, setup: Setup) -> None:

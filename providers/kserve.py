@@ -78,7 +78,7 @@ class KServe(Inline):
         operations=frozenset({"upscale", "restyle", "edit", "generate", "remove_background", "photoshoot"}),
         exposure=Exposure.LOCAL,
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
-        max_pictures=16,
+        max_pictures=20,
         max_picture_bytes=50_000_000,
     )
 

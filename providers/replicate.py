@@ -105,7 +105,7 @@ class Replicate:
         retention_s=3600,
         deletes=Deletes.TTL,
         media_types=frozenset({"image/jpeg", "image/png", "image/webp"}),
-        max_pictures=16,
+        max_pictures=20,
         base_url="https://api.replicate.com",
         needs_secret=True,
         takes_hooks=True,
