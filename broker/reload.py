@@ -46,7 +46,7 @@ class LiveConfig:
             if self.check is not None:
                 await self.check(config)
         except ConfigInvalid as exc:
-            # The reason may quote a value of the file; `lethe doctor` says it to whoever asks.
+            # The reason may quote a value of the file; `lethe config check` says it to whoever asks.
             log.error("config_refused", count=exc.line)  # noqa: TRY400 - no traceback says more than the line
             return False
         except Exception:

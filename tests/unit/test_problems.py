@@ -60,6 +60,6 @@ def test_every_setting_is_documented() -> None:
     """docs/settings.md names every variable with its default, and no other."""
     shown: dict[str, str] = {}
     for field in msgspec.structs.fields(Settings):
-        default = "required" if field.required else f"`{field.default}`" if field.default != "" else "empty"
+        default = "required" if field.required else "empty" if field.default in {"", None} else f"`{field.default}`"
         shown[field.encode_name] = default
     assert dict(SETTING.findall((DOCS / "settings.md").read_text())) == shown

@@ -21,6 +21,7 @@ from providers.templates import (
     wants_picture,
 )
 
+NONE: set[str] = set()
 PNG = b"\x89PNG\r\n\x1a\n-not-really"
 IN_BASE64 = base64.b64encode(PNG).decode()
 
@@ -69,11 +70,11 @@ def test_what_a_user_types_is_never_a_template(text: str) -> None:
     ("template", "names"),
     [
         ({"a": "$image", "b": ["$scale:2", {"c": "$prompt"}], "d": "text", "e": 7}, {"image", "scale", "prompt"}),
-        ({"a": "a $prompt", "b": "$Prompt", "c": "$", "d": "$1"}, set()),
+        ({"a": "a $prompt", "b": "$Prompt", "c": "$", "d": "$1"}, NONE),
         ({"a": '$prompt:"$image"'}, {"prompt"}),
-        ({"$image": 1}, set()),
+        ({"$image": 1}, NONE),
         ("$image2", {"image2"}),
-        ({}, set()),
+        ({}, NONE),
     ],
 )
 def test_names_are_found_however_deep(template: Any, names: set[str]) -> None:
