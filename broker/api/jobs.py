@@ -14,10 +14,10 @@ from litestar.exceptions import HTTPException, InternalServerException
 from litestar.params import FromPath, QueryParameter
 
 from broker.api.deps import Caller, Closing, HttpRequest, Known, Wired
-from broker.forgetting import forget_frames
 from broker.api.views import JobPageView, JobView, Pace, VerdictView, retry_after_s, show_job, show_verdict
 from broker.api.waiting import etag, known_versions, preferred_wait_s, wait_for
 from broker.errors import InvalidCursor, InvalidHeader, InvalidParameter, JobNotFound, ReceiptNotReady, UploadIncomplete
+from broker.forgetting import forget_frames
 from broker.jobs import Job
 from broker.operations import parse_request
 from broker.services import Services
