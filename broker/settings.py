@@ -34,7 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
     trusted_proxies: str = ""
     lease_s: Annotated[float, msgspec.Meta(ge=3)] = 10.0
     public_url: str = ""
-    slots: Annotated[int, msgspec.Meta(ge=0)] = 0
+    slots: Count | None = None
     pictures_at_once: Count = 4
     max_crashes: Count = 3
     upload_idle_s: Positive = 30.0

@@ -99,7 +99,7 @@ def settings_for(servers: Servers, dsn: str, folder: Path) -> Settings:
 def environment_of(settings: Settings) -> dict[str, str]:
     """Settings as the variables that a child process reads."""
     encoded: dict[str, object] = msgspec.to_builtins(settings)
-    return {name: str(value) for name, value in encoded.items()}
+    return {name: str(value) for name, value in encoded.items() if value is not None}
 
 
 class PipeGuard:
