@@ -193,18 +193,20 @@ class Outside:
         return secrets.token_urlsafe(32) if wants else ""
 
     async def _kept(self, job: Job, outlet: Outlet, snapshot: Snapshot, handle: Handle | None) -> list[Output]:
+        has_handle = handle is not None and bool(handle.id)
         for pause_s in FETCH_AGAIN_S:
             try:
                 return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
             except ProviderFailure as exc:
-                is_asked_for = handle is not None and bool(handle.id)
-                is_passing = exc.kind in {FailureKind.NETWORK, FailureKind.TIMEOUT}
-                if not is_passing and not (is_asked_for and exc.detail == EXPIRED):
+                if not _is_passing(exc, has_handle=has_handle):
                     raise
             await asyncio.sleep(pause_s)
-            if handle is not None and handle.id:
+            if handle is not None and has_handle:
                 snapshot = await self._waiting.ask(outlet.adapter, handle)  # its URLs may be fresh ones
-        raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_unreachable")
+        try:
+            return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
+        except ProviderFailure as exc:
+            raise ProviderFailure(FailureKind.BAD_OUTPUT, exc.detail) from None
 
     async def _succeeded(self, work: Work, outlet: Outlet, ending: Ending, *, took_s: float) -> None:
         told = ending.paid.cost_usd if ending.paid is not None else None
@@ -219,6 +221,13 @@ class Outside:
         cost_usd = expected if failure.cost_usd is None else failure.cost_usd
         self._services.metrics.attempt_ended(outlet.name, failure.kind, cost_usd=cost_usd)
         await self._services.breaker.report(outlet.name, failure.kind, after_s=failure.after_s)
+
+
+def _is_passing(failure: ProviderFailure, *, has_handle: bool) -> bool:
+    """Whether an output that did not come may come the next time."""
+    if failure.detail == EXPIRED:
+        return has_handle
+    return failure.kind in {FailureKind.NETWORK, FailureKind.TIMEOUT}
 
 
 def _expected_usd(work: Work, outlet: Outlet) -> float:
