@@ -59,7 +59,7 @@ REFUSED = {
     "no picture": served(b"<html>not here</html>"),
     "cut picture": served(PICTURE[: len(PICTURE) // 2]),
     "video": served(marked_mp4()),
-    "packed": served(PICTURE, **{"content-encoding": "gzip"}),
+    "packed": Scripted(answer=Answer(body=PICTURE, headers={"content-encoding": "gzip"})),
 }
 
 
