@@ -203,6 +203,22 @@ async def test_what_was_uploaded_has_left_us(replicate: Replicate, emulator: Rep
     assert not emulator.requests("order")
 
 
+async def test_a_provider_that_goes_after_an_upload_has_a_copy() -> None:
+    """A refused connection says that nothing has left us only where nothing was uploaded before."""
+    emulator = ReplicateEmulator()
+    server = running(emulator)
+
+    class Stopping(Heard):
+        async def accepted(self, handle: Handle) -> None:
+            await asyncio.to_thread(server.__exit__, None, None, None)
+
+    adapter = make(server.__enter__())
+    with pytest.raises(ProviderFailure) as caught:
+        await adapter.submit(task(CASE, (large_picture(),)), Stopping())
+    assert (caught.value.kind, caught.value.is_unsent) == (FailureKind.NETWORK, False)
+    await adapter.aclose()
+
+
 async def test_a_poll_survives_a_hiccup_and_an_order_does_not(
     replicate: Replicate, emulator: ReplicateEmulator
 ) -> None:
@@ -317,6 +333,7 @@ async def test_hooks_only_hint(rings: tuple[Ring, ...], replicate: Replicate, em
     assert len(listener.seen) == (2 if Ring.TWICE in rings else 1)
     assert all((seen.path == "/hooks/tok3n") is (Ring.FORGED not in rings) for seen in listener.seen)
     assert SECRET.encode() not in listener.bytes_seen
+    assert emulator.requests("order")[0].json()["webhook_events_filter"] == ["completed"]
 
 
 async def test_health_is_the_account(replicate: Replicate, emulator: ReplicateEmulator) -> None:
