@@ -8,15 +8,17 @@ import msgspec
 import structlog
 
 from broker.adapter_setup import made_ready, setup_of
+from broker.attempts import PURGE_FOR_S
 from broker.routes import Config, OutsideProvider
 from broker.settings import Settings
+from policies.toml_file import ConfigInvalid
 from providers.base import Exposure, Provider, Setup
 from providers.download import Downloader, DownloadRules
 
 log = structlog.get_logger()
 
-RETIRE_AFTER_S = 3600.0
-"""An adapter that a new configuration replaced is kept for the attempts that it began."""
+RETIRE_AFTER_S = PURGE_FOR_S + 3600.0
+"""An adapter that a new configuration replaced is kept for the attempts that it began, until they are purged."""
 
 
 class Outlet(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +49,7 @@ class Adapters:
         self._models = models
         self._inside: dict[str, Provider] = {}
         self._outlets: dict[str, Outlet] = {}
+        self._former: dict[str, Outlet] = {}
         self._retired: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self.changed: Callable[[], None] | None = None
@@ -61,13 +64,18 @@ class Adapters:
         """The adapters, by the names of their providers."""
         return {name: outlet.adapter for name, outlet in self._outlets.items()}
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The providers outside that can be asked about attempts: those that run, and those that did."""
+        return tuple(sorted({*self._outlets, *self._former}))
+
     def get(self, name: str) -> Provider | Outlet | None:
-        """Return a provider that this worker runs."""
-        return self._inside.get(name) or self._outlets.get(name)
+        """Return a provider that this worker runs, or one that it ran, for the attempts that it began."""
+        return self._inside.get(name) or self.outlet(name)
 
     def outlet(self, name: str) -> Outlet | None:
         """Return a provider outside."""
-        return self._outlets.get(name)
+        return self._outlets.get(name) or self._former.get(name)
 
     def model(self, name: str) -> Provider | None:
         """Return an in-house model, by the name of its provider."""
@@ -99,14 +107,23 @@ class Adapters:
         for name, outlet in before.items():
             if outlet is not outlets.get(name):
                 self._retire(outlet)
+        await self._remember_unrouted(config)
         if self.changed is not None:
             self.changed()
+
+    async def _remember_unrouted(self, config: Config) -> None:
+        """A provider that was taken off its routes may still have something to delete; one that is not ready, not."""
+        for name, configured in config.outside.items():
+            if configured.pool == self._pool and name not in self._outlets and name not in self._former:
+                with suppress(ConfigInvalid):
+                    self._retire(await _outlet(config, name, setup_of(config, name)))
 
     async def aclose(self) -> None:
         """Let go of every adapter and model."""
         for task in self._retired:
             task.cancel()
-        for outlet in self._outlets.values():
+        await asyncio.gather(*self._retired, return_exceptions=True)
+        for outlet in (*self._outlets.values(), *self._former.values()):
             await outlet.aclose()
         for model in self._models.values():
             await model.aclose()
@@ -124,8 +141,11 @@ class Adapters:
         async def later() -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(RETIRE_AFTER_S)
+            if self._former.get(outlet.name) is outlet:
+                del self._former[outlet.name]
             await outlet.aclose()
 
+        self._former[outlet.name] = outlet
         task = asyncio.create_task(later())
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)

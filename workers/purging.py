@@ -45,7 +45,7 @@ class Purging:
             if not services.lease.is_valid:
                 continue
             try:
-                due = await services.stores.attempts.due(self._adapters.names, within_s=CLAIM_S)
+                due = await services.stores.attempts.due(self._adapters.known, within_s=CLAIM_S)
                 await _all(services.purges, due)
             except BrokerError as exc:
                 log.warning("purges_postponed", code=exc.code)
