@@ -24,12 +24,14 @@ from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
 from broker.api.outputs import Disclosures, get_output
+from broker.api.posting import post_job
 from broker.api.privacy import list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
 from broker.api.users import create_user
 from broker.api.views import Pace
 from broker.guard import Guard
+from broker.intake import FORM_FACTOR
 from broker.minting import Minting
 from broker.services import Services, open_services
 from broker.settings import Settings, SettingsInvalid
@@ -43,6 +45,7 @@ KEEP_ALIVE_S = 75
 CLIENT_ROUTES: list[ControllerRouterHandler] = [
     create_user,
     put_job,
+    post_job,
     get_job,
     list_jobs,
     delete_job,
@@ -186,7 +189,7 @@ def _edged(services: Services, routes: list[ControllerRouterHandler], dependenci
         logging_config=None,
         request_max_body_size=None,
     )
-    return Edge(app, max_discard_bytes=services.policies.profile.limits.max_upload_bytes)
+    return Edge(app, max_discard_bytes=services.policies.profile.limits.max_upload_bytes * FORM_FACTOR)
 
 
 def _constant(value: object) -> Provide:

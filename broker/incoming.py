@@ -1,16 +1,12 @@
-"""One body on its way in: counted, sniffed, fingerprinted, encrypted while it is read; never whole, never on a disk."""
+"""What is on its way in: counted, sniffed, fingerprinted, encrypted while it is read; never whole, never on a disk."""
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-
-import msgspec
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 from broker.crypto.chunked import Encryptor
 from broker.errors import BrokerError, UnsupportedImage, UploadIncomplete, UploadTooLarge
+from broker.sameness import Fingerprint
 from broker.secret_memory import wipe
 from broker.sniff import HEAD_BYTES, ImageKind, dimensions, sniff
 
@@ -19,37 +15,20 @@ SNIFF_BYTES = 64
 CheckSize = Callable[[int, int], None]
 """Called once with width and height, as far as the header tells them; raises to refuse."""
 
-
-class Fingerprint:
-    """Sameness of a repeated upload: HMAC-SHA256(HKDF(bearer token, "lethe/fingerprint/v1"), body ‖ parameters)."""
-
-    def __init__(self, token: str) -> None:
-        key = HKDF(hashes.SHA256(), 32, salt=None, info=b"lethe/fingerprint/v1").derive(token.encode())
-        self._mac = hmac.new(key, digestmod=hashlib.sha256)
-
-    def update(self, chunk: bytes) -> None:
-        """Take in the next part of the body."""
-        self._mac.update(chunk)
-
-    def finish(self, operation: str, parameters: dict[str, str | int]) -> bytes:
-        """Return 32 bytes that are the same for the same user, body, operation and parameters alone."""
-        self._mac.update(msgspec.json.encode([operation, sorted(parameters.items())]))
-        return self._mac.digest()
-
-    def matches(self, known: bytes, operation: str, parameters: dict[str, str | int]) -> bool:
-        """Finish, and compare in constant time."""
-        return hmac.compare_digest(self.finish(operation, parameters), known)
+Picture = AsyncIterator[bytes]
+T = TypeVar("T")
 
 
 class Body:
-    """A body as it arrives: counted, bounded, never still for long, and cut when told to."""
+    """A request's body as it arrives: counted, bounded, never still for long, and cut when told to."""
 
     def __init__(self, chunks: AsyncIterator[bytes], *, max_bytes: int, idle_s: float) -> None:
         self._arriving = chunks
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._idle_s = idle_s
         self._cut: BrokerError | None = None
         self._waiting: asyncio.Timeout | None = None
+        self._beside: set[object] = set()
         self.size_bytes = 0
 
     def cut(self, reason: BrokerError) -> None:
@@ -62,9 +41,29 @@ class Body:
         """Yield what arrives; raise UploadTooLarge, UploadIncomplete when it stops early, or why it was cut."""
         while chunk := await self._next():
             self.size_bytes += len(chunk)
-            if self.size_bytes > self._max_bytes:
-                raise UploadTooLarge(f"the body is larger than {self._max_bytes} bytes")
+            if self.size_bytes > self.max_bytes:
+                raise UploadTooLarge(f"the body is larger than {self.max_bytes} bytes")
             yield chunk
+
+    async def unless_cut(self, doing: Awaitable[T]) -> T:
+        """Wait for something else than the body; a cut ends the waiting, and what was begun goes on by itself."""
+        task = asyncio.ensure_future(doing)
+        self._beside.add(task)
+        task.add_done_callback(self._ended_beside)
+        try:
+            async with asyncio.timeout(0 if self._cut else None) as self._waiting:
+                return await asyncio.shield(task)
+        except TimeoutError as exc:
+            if self._cut is None:
+                raise
+            raise self._cut from exc
+        finally:
+            self._waiting = None
+
+    def _ended_beside(self, task: asyncio.Future[Any]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen here where nobody waits any more
 
     async def _next(self) -> bytes:
         """Return the next bytes; none at the end."""
@@ -89,23 +88,47 @@ class Body:
                 return chunk
 
 
-class Incoming:
-    """Turns a body into ciphertext, chunk by chunk."""
+class Delivery:
+    """The pictures of one request, one after the other, out of one body."""
 
-    def __init__(self, body: Body, encryptor: Encryptor, fingerprint: Fingerprint, *, check_size: CheckSize) -> None:
+    def __init__(self, body: Body, pictures: AsyncIterator[Picture] | None) -> None:
         self.body = body
+        self.has_pictures = pictures is not None
+        self.pictures = pictures or _none()
+
+
+def alone(body: Body) -> Delivery:
+    """Deliver a body that is one picture."""
+    return Delivery(body, _one(body.chunks()))
+
+
+class Incoming:
+    """Turns a picture into ciphertext, chunk by chunk."""
+
+    def __init__(
+        self,
+        chunks: Picture,
+        encryptor: Encryptor,
+        fingerprint: Fingerprint,
+        *,
+        max_bytes: int,
+        check_size: CheckSize,
+    ) -> None:
+        self._chunks = chunks
         self._encryptor = encryptor
         self._fingerprint = fingerprint
+        self._max_bytes = max_bytes
         self._check_size = check_size
         self._head = bytearray()
         self._is_measured = False
+        self.size_bytes = 0
         self.kind: ImageKind | None = None
         self.failure: Exception | None = None
 
     async def ciphertext(self) -> AsyncGenerator[bytes, None]:
         """Yield the ciphertext; what goes wrong is kept in `failure`, as the blob store rewords what it is thrown."""
         try:
-            async for chunk in self.body.chunks():
+            async for chunk in self._chunks:
                 self._take_in(chunk)
                 sealed = self._encryptor.update(chunk)
                 if sealed:
@@ -118,16 +141,15 @@ class Incoming:
         finally:
             self.wipe()
 
-    def finish(self, operation: str, parameters: dict[str, str | int]) -> bytes:
-        """Return the fingerprint of the whole upload."""
-        return self._fingerprint.finish(operation, parameters)
-
     def wipe(self) -> None:
-        """Overwrite what is held of the body."""
+        """Overwrite what is held of the picture."""
         self._encryptor.wipe()
         wipe(self._head)
 
     def _take_in(self, chunk: bytes) -> None:
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._max_bytes:
+            raise UploadTooLarge(f"a picture is larger than {self._max_bytes} bytes")
         self._fingerprint.update(chunk)
         if not self._is_measured:
             self._head += chunk[: HEAD_BYTES - len(self._head)]
@@ -153,3 +175,13 @@ class Incoming:
             self._sniff()
         if not self._is_measured:
             self._measure()
+        self._fingerprint.end_picture()
+
+
+async def _one(picture: Picture) -> AsyncGenerator[Picture]:
+    yield picture
+
+
+async def _none() -> AsyncGenerator[Picture]:
+    return
+    yield

@@ -1,6 +1,7 @@
-"""The use case submit(): ask the policies, open custody, take the body in encrypted, hand over the key, queue, ring."""
+"""The use case submit(): ask the policies, open custody, take everything in encrypted, hand over keys, queue, ring."""
 
 import asyncio
+import hmac
 import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
@@ -11,43 +12,39 @@ import msgspec
 import structlog
 
 from broker.changes import Change, Changes
-from broker.crypto.chunked import KEY_BYTES, Encryptor
-from broker.custody import Held
+from broker.deposit import Deposit
+from broker.door import Door
 from broker.errors import (
-    BrokerError,
     IllegalTransition,
     JobConflict,
-    KeyholderUnavailable,
-    OperationUnavailable,
     QueueUnavailable,
-    StillHeld,
     StoreUnavailable,
-    Unavailable,
     UploadIncomplete,
     UploadSuperseded,
 )
 from broker.fleet import Fleet
-from broker.incoming import Body, Fingerprint, Incoming
+from broker.incoming import Body, Delivery, alone
 from broker.jobs import Job, JobState
 from broker.lease import Lease
+from broker.operations import find_operation
 from broker.queue import Bell
-from broker.refusals import refused
-from broker.secret_memory import random_into, wipe
+from broker.sameness import Fingerprint
+from broker.secret_memory import wipe
 from broker.settle import Settler
 from broker.store.blobs import new_name
-from broker.store.jobs import Admission, NewJob, Usage
-from broker.store.keys import PutAnswer
+from broker.store.jobs import Admission, NewJob
 from broker.store.stores import Stores
-from broker.submission import Patience, Place, Submission, first_copies, new_key_id
-from policies.base import Admit, Facts, Refuse
+from broker.submission import TEXTS_N, Patience, Place, Submission, first_copies, new_key_id
+from broker.undoing import Undoing
+from policies.base import Admit
 from policies.registry import Policies
 
 log = structlog.get_logger()
 
-DISCARD_AGAIN_S = 1.0
-CLOSE_WITHIN_S = 5.0
 UNHEARD_S = 15.0
 """No statement takes this long, so that what began earlier was answered, or its answer is lost."""
+FORM_FACTOR = 4
+"""A request of several pictures may be as large as so many of the largest single ones."""
 
 
 class Intake:
@@ -71,12 +68,11 @@ class Intake:
         self._blobs = stores.blobs
         self._bell = bell
         self._settler = settler
-        self._policies = policies
-        self._fleet = fleet
+        self._door = Door(policies, fleet)
         self._lease = lease
         self._patience = patience
         self._streams: dict[tuple[UUID, int], Body] = {}
-        self._undoing: dict[tuple[UUID, int], asyncio.Task[None]] = {}
+        self._undoing = Undoing(stores, settler=settler, lease=lease)
         changes.listen(self._cut_superseded)
 
     @property
@@ -84,23 +80,20 @@ class Intake:
         """How many uploads are being read."""
         return len(self._streams)
 
+    def bounded(self, chunks: AsyncIterator[bytes], *, factor: int = 1) -> Body:
+        """Bound a request's body: in size by the profile's limit (times `factor`), and in how long it stands still."""
+        return Body(chunks, max_bytes=self._door.max_upload_bytes * factor, idle_s=self._patience.idle_s)
+
     async def submit(self, submission: Submission, body: AsyncIterator[bytes]) -> tuple[Job, bool]:
-        """Return the job, and whether this request made it; a repeated upload gets the same job again."""
-        known, usage = await self._jobs.look(submission.user_id, submission.public_id)
-        if known is not None and known.state is not JobState.RECEIVING:
-            return await self._replay(known, submission, body), False
-        admit = await self._ask(submission, usage)
-        await self._bell.ping()
-        place = Place(n=0, blob=new_name(), key_id=new_key_id(), incarnation=await self._keys.incarnation())
-        with ExitStack() as holding:
-            holding.enter_context(self._lease.hold())
-            job = await self._receive(submission, place)
-            if job is not None:
-                return await self._take_in(job, place, submission, admit, self._bounded(body), holding=holding), True
-        known = await self._jobs.find(submission.user_id, submission.public_id)
-        if known is None or known.state is JobState.RECEIVING:
-            raise UploadSuperseded
-        return await self._replay(known, submission, body), False
+        """Take in a job whose body is its only picture; see `deliver`."""
+        return await self.deliver(submission, alone(self.bounded(body)))
+
+    async def deliver(self, submission: Submission, delivery: Delivery) -> tuple[Job, bool]:
+        """Return the job, and whether this request made it; a repeated one gets the same job again."""
+        try:
+            return await self._submit(submission, delivery)
+        finally:
+            wipe(submission.texts)
 
     async def let_go(self) -> None:
         """Cut every stream: this process may hold nothing any more."""
@@ -110,70 +103,76 @@ class Intake:
     async def reconcile(self) -> None:
         """Undo what Postgres says that we hold and we do not: the answer to a write that began it was lost."""
         for job_id, held in await self._custody.held_by(self._lease.process.id, before_s=UNHEARD_S):
-            if (job_id, held.fence) not in self._streams.keys() | self._undoing.keys():
+            if (job_id, held.fence) not in self._streams and (job_id, held.fence) not in self._undoing:
                 job = await self._jobs.get(job_id)
                 if job is not None:
                     log.warning("upload_unaccounted", job_id=str(job_id))
-                    self._undo(msgspec.structs.replace(job, fence=held.fence))
+                    self._undoing.begin(msgspec.structs.replace(job, fence=held.fence))
 
     async def aclose(self) -> None:
-        """Wait a while for what is being undone; the sweep of another process goes on with the rest."""
-        if self._undoing:
-            _, late = await asyncio.wait(self._undoing.values(), timeout=CLOSE_WITHIN_S)
-            for task in late:
-                task.cancel()
+        """Wait a while for what is being undone."""
+        await self._undoing.aclose()
 
-    async def _ask(self, submission: Submission, usage: Usage) -> Admit:
-        await self._fleet.require(submission.operation)
-        facts = Facts(
-            operation=submission.operation,
-            upload_bytes=submission.content_length,
-            live_jobs=usage.live,
-            jobs_last_minute=usage.last_minute,
-            start_within_s=submission.start_within_s,
-            finish_within_s=submission.finish_within_s,
-        )
-        return self._admitted(facts)
+    async def _submit(self, submission: Submission, delivery: Delivery) -> tuple[Job, bool]:
+        known, usage = await self._jobs.look(submission.user_id, submission.public_id)
+        if known is not None and known.state is not JobState.RECEIVING:
+            return await self._replay(known, submission, delivery), False
+        new = await self._new_job(submission, delivery)
+        admit = self._door.ask(submission, usage)
+        await self._bell.ping()
+        incarnation = await self._keys.incarnation()
+        places = [_place(n, incarnation) for n in _first(submission, delivery)]
+        with ExitStack() as holding:
+            holding.enter_context(self._lease.hold())
+            job = await self._receive(new, places)
+            if job is not None:
+                return await self._take_in(job, places, submission, delivery, admit=admit, holding=holding), True
+        known = await self._jobs.find(submission.user_id, submission.public_id)
+        if known is None or known.state is JobState.RECEIVING:
+            raise UploadSuperseded
+        return await self._replay(known, submission, delivery), False
 
-    def _admitted(self, facts: Facts) -> Admit:
-        answer = self._policies.admit(facts)
-        if isinstance(answer, Refuse):
-            raise refused(answer)
-        return answer
-
-    async def _receive(self, submission: Submission, place: Place) -> Job | None:
-        pool = self._fleet.pool_of(submission.operation)
-        if pool is None:
-            raise OperationUnavailable
-        process = self._lease.process.id
-        new = NewJob(
-            id=uuid4(),
+    async def _new_job(self, submission: Submission, delivery: Delivery) -> NewJob:
+        least = find_operation(submission.operation).pictures.min
+        job_id = uuid4()
+        return NewJob(
+            id=job_id,
             public_id=submission.public_id,
             user_id=submission.user_id,
             operation=submission.operation,
             parameters=submission.parameters,
-            profile=self._policies.profile.name,
-            pool=pool,
-            owner=process,
+            profile=self._door.profile,
+            pool=await self._door.pool_for(submission, max(least, delivery.has_pictures), job_id=job_id),
+            owner=self._lease.process.id,
             within_s=self._patience.within_s,
         )
-        job = await self._jobs.receive(new, first_copies([place], process))
+
+    async def _receive(self, new: NewJob, places: list[Place]) -> Job | None:
+        copies = first_copies(places, new.owner)
+        job = await self._jobs.receive(new, copies)
         if job is None:
-            job = await self._jobs.take_over(new, first_copies([place], process))
+            job = await self._jobs.take_over(new, copies)
             if job is not None:
                 await self._settler.announce(job)
         return job
 
     async def _take_in(
-        self, job: Job, place: Place, submission: Submission, admit: Admit, body: Body, *, holding: ExitStack
+        self,
+        job: Job,
+        places: list[Place],
+        submission: Submission,
+        delivery: Delivery,
+        *,
+        admit: Admit,
+        holding: ExitStack,
     ) -> Job:
-        self._streams[job.id, job.fence] = body
+        self._streams[job.id, job.fence] = delivery.body
         try:
-            incoming = await self._keep(place, body, submission, admit)
+            admission = await self._keep(job, places, submission, delivery, admit=admit)
             holding.close()  # a slow Postgres must not cost a process that holds nothing its life
-            queued = await self._queue(job, place, incoming, submission, admit=admit)
+            queued = await self._queue(job, admission)
         except BaseException as exc:
-            self._undo(job)
+            self._undoing.begin(job)
             if isinstance(exc, TimeoutError):
                 raise UploadIncomplete from exc
             raise
@@ -184,114 +183,88 @@ class Intake:
         log.info("job_queued", job_id=str(job.id), operation=job.operation)
         return queued
 
-    async def _keep(self, place: Place, body: Body, submission: Submission, admit: Admit) -> Incoming:
-        # Wiped before the job is queued, since that write says so.
-        key = bytearray(KEY_BYTES)
-        random_into(key)
-        incoming = self._incoming(body, key, place, submission)
+    async def _keep(
+        self, job: Job, places: list[Place], submission: Submission, delivery: Delivery, *, admit: Admit
+    ) -> Admission:
+        # Everything is wiped before the job is queued, since that write says so.
+        deposit = Deposit(self._blobs, self._keys, Fingerprint(submission.token))
         try:
             async with asyncio.timeout(self._patience.within_s):
-                await self._store(place, incoming)
-            await self._hand_over(place, key, admit)
+                await self._fill(deposit, job, places, submission, delivery)
+            fingerprint = _finished(deposit.fingerprint, submission)
+            await deposit.hand_over(ttl_s=math.ceil(admit.finish_within_s))
         finally:
-            incoming.wipe()
-            wipe(key)
-        return incoming
-
-    def _bounded(self, body: AsyncIterator[bytes]) -> Body:
-        limits = self._policies.profile.limits
-        return Body(body, max_bytes=limits.max_upload_bytes, idle_s=self._patience.idle_s)
-
-    def _incoming(self, body: Body, key: bytearray, place: Place, submission: Submission) -> Incoming:
-        return Incoming(
-            body,
-            Encryptor(key, context=place.blob.encode()),
-            Fingerprint(submission.token),
-            check_size=partial(self._check_size, submission),
-        )
-
-    def _check_size(self, submission: Submission, width: int, height: int) -> None:
-        expected = self._fleet.estimate(submission.operation, submission.parameters, width, height)
-        facts = Facts(
-            operation=submission.operation,
-            width=width,
-            height=height,
-            output_pixels=expected.output_pixels if expected else None,
-            expected_s=expected.model_s if expected else None,
-            start_within_s=submission.start_within_s,
-            finish_within_s=submission.finish_within_s,
-        )
-        self._admitted(facts)
-
-    async def _store(self, place: Place, incoming: Incoming) -> None:
-        try:
-            await self._blobs.put(place.blob, incoming.ciphertext())
-        except Exception as exc:
-            if isinstance(incoming.failure, BrokerError):
-                raise incoming.failure from exc
-            raise
-
-    async def _hand_over(self, place: Place, key: bytearray, admit: Admit) -> None:
-        # The key lives as long as the job may, by the keyholder's own clock, whatever else is alive.
-        answer = await self._keys.put(
-            place.key_id, key, ttl_s=math.ceil(admit.finish_within_s), incarnation=place.incarnation
-        )
-        if answer is not PutAnswer.OK:
-            raise KeyholderUnavailable(f"the keyholder answered {answer}")
-
-    async def _queue(self, job: Job, place: Place, incoming: Incoming, submission: Submission, *, admit: Admit) -> Job:
-        assert incoming.kind is not None
-        upload = place.stored(media_type=incoming.kind.media_type, size_bytes=incoming.body.size_bytes)
-        admission = Admission(
-            uploads=(upload,),
-            fingerprint=incoming.finish(submission.operation, submission.parameters),
+            deposit.wipe()
+            wipe(submission.texts)
+        return Admission(
+            uploads=tuple(deposit.uploads),
+            fingerprint=fingerprint,
             start_within_s=admit.start_within_s,
             finish_within_s=admit.finish_within_s,
         )
+
+    async def _fill(
+        self, deposit: Deposit, job: Job, places: list[Place], submission: Submission, delivery: Delivery
+    ) -> None:
+        ready = {place.n: place for place in places}
+        if TEXTS_N in ready:
+            await deposit.keep_texts(ready[TEXTS_N], submission.texts)
+        operation, count = find_operation(submission.operation), 0
+        async for picture in delivery.pictures:
+            operation.require_pictures(max(count + 1, operation.pictures.min))
+            place = ready.get(count) or await delivery.body.unless_cut(self._another(job, count, places[0]))
+            await deposit.keep_picture(
+                place,
+                picture,
+                max_bytes=self._door.max_upload_bytes,
+                check_size=partial(self._door.check_size, submission),
+            )
+            count += 1
+        operation.require_pictures(count)
+
+    async def _another(self, job: Job, n: int, first: Place) -> Place:
+        place = _place(n, first.incarnation)
+        try:
+            await self._custody.open(job, place.copies())
+        except IllegalTransition as exc:
+            raise UploadSuperseded from exc
+        return place
+
+    async def _queue(self, job: Job, admission: Admission) -> Job:
         try:
             return await self._jobs.admit(job, admission)
         except IllegalTransition as exc:
             raise UploadSuperseded from exc
 
-    async def _replay(self, known: Job, submission: Submission, body: AsyncIterator[bytes]) -> Job:
+    async def _replay(self, known: Job, submission: Submission, delivery: Delivery) -> Job:
         fingerprint = Fingerprint(submission.token)
         try:
             async with asyncio.timeout(self._patience.within_s):
-                async for chunk in self._bounded(body).chunks():
-                    fingerprint.update(chunk)
+                async for picture in delivery.pictures:
+                    async for chunk in picture:
+                        fingerprint.update(chunk)
+                    fingerprint.end_picture()
         except TimeoutError as exc:
             raise UploadIncomplete from exc
-        if not fingerprint.matches(known.fingerprint, submission.operation, submission.parameters):
+        if not hmac.compare_digest(_finished(fingerprint, submission), known.fingerprint):
             raise JobConflict
         return known
-
-    def _undo(self, job: Job) -> None:
-        if self._undoing.get((job.id, job.fence)) is None:
-            task = asyncio.create_task(self._discard(job))
-            self._undoing[job.id, job.fence] = task
-            task.add_done_callback(lambda _: self._undoing.pop((job.id, job.fence)))
-
-    async def _discard(self, job: Job) -> None:
-        held = Held(process=self._lease.process.id, fence=job.fence)
-        while True:
-            try:
-                cut = await self._jobs.cut(job, held.process)
-                if cut is None:
-                    return await self._drop_superseded(job, held)
-                job = cut
-                await self._settler.discard(job, let_go=held)
-                return None
-            except (Unavailable, StillHeld, TimeoutError) as exc:
-                log.warning("discard_postponed", job_id=str(job.id), code=getattr(exc, "code", "timeout"))
-                await asyncio.sleep(DISCARD_AGAIN_S)
-
-    async def _drop_superseded(self, job: Job, held: Held) -> None:
-        # Our row is closed when the job was queued after all (the answer to the commit was lost): leave it alone.
-        copies = [copy for copy in await self._custody.copies(job.id) if copy.is_open and copy.fence == held.fence]
-        if any(held.is_row(copy) for copy in copies):
-            await self._settler.drop(job.id, copies, let_go=held)
 
     def _cut_superseded(self, change: Change) -> None:
         for (job_id, fence), stream in self._streams.items():
             if job_id == change.id and fence < change.fence:
                 stream.cut(UploadSuperseded())
+
+
+def _first(submission: Submission, delivery: Delivery) -> list[int]:
+    """The numbers of the uploads that come for sure, and whose custody rows are written with the job's own."""
+    texts = [TEXTS_N] if submission.texts else []
+    return [*texts, 0] if delivery.has_pictures else texts
+
+
+def _place(n: int, incarnation: bytes) -> Place:
+    return Place(n=n, blob=new_name(), key_id=new_key_id(), incarnation=incarnation)
+
+
+def _finished(fingerprint: Fingerprint, submission: Submission) -> bytes:
+    return fingerprint.finish(submission.operation, submission.parameters, submission.texts)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from broker.errors import UnknownOperation, WrongPictureCount
+from broker.errors import UnknownOperation
+from broker.form_errors import WrongPictureCount
 from broker.parameters import (
     Choice,
     Integer,

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from broker.errors import BrokerError, InvalidHeader, InvalidJson, InvalidParameter, ParameterInUrl
+from broker.errors import BrokerError, InvalidHeader, InvalidParameter, ParameterInUrl
+from broker.form_errors import InvalidJson
 
 Value = str | int
 Pairs = Iterable[tuple[str, str]]
@@ -133,12 +134,12 @@ def decode_json(data: bytes | bytearray) -> dict[str, object]:
     return _decode_object(data, InvalidJson())
 
 
-def invalid(key: str, reason: str) -> InvalidParameter:
+def invalid(key: str, reason: str, *, at: str = "#/parameters") -> InvalidParameter:
     """Return the error that names a parameter, never its value."""
     # A name that nobody declared may be something a user typed; only what looks like a name is repeated.
     if not _PLAIN_NAME.fullmatch(key):
-        return InvalidParameter(f"a parameter {reason}", pointer="#/parameters")
-    return InvalidParameter(f"{key} {reason}", pointer=f"#/parameters/{key}")
+        return InvalidParameter(f"a parameter {reason}", pointer=at)
+    return InvalidParameter(f"{key} {reason}", pointer=f"{at}/{key}")
 
 
 class _Unrepeated(dict[str, object]):

@@ -8,6 +8,7 @@ from litestar import Request
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 
+from broker.api.views import Pace
 from broker.errors import Unauthenticated
 from broker.services import Services
 
@@ -30,6 +31,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 Wired = NamedDependency[Services]
 Closing = NamedDependency[asyncio.Event]
 Known = NamedDependency[Caller]
+Seen = NamedDependency[Pace]
 
 
 async def provide_caller(request: HttpRequest, services: Wired) -> Caller:

@@ -9,8 +9,8 @@ from litestar import Response, get
 from litestar.params import FromPath
 from litestar.response import Stream
 
-from broker.api.deps import Closing, HttpRequest, Known, Wired
-from broker.api.jobs import Seen, find_job
+from broker.api.deps import Closing, HttpRequest, Known, Seen, Wired
+from broker.api.jobs import find_job
 from broker.api.views import JobView, Pace, show_job
 from broker.api.waiting import reread
 from broker.changes import heard

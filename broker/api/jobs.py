@@ -1,33 +1,27 @@
 """Jobs over HTTP: put, get (with waiting), list, delete, receipt."""
 
-import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import parse_qsl
 from uuid import UUID
 
 from litestar import MediaType, Response, delete, get, put
-from litestar.di import NamedDependency
-from litestar.exceptions import HTTPException, InternalServerException
 from litestar.params import FromPath, QueryParameter
 
-from broker.api.deps import Caller, Closing, HttpRequest, Known, Wired
-from broker.api.views import JobPageView, JobView, Pace, VerdictView, retry_after_s, show_job, show_verdict
+from broker.api.deps import Caller, Closing, HttpRequest, Known, Seen, Wired
+from broker.api.submitting import answer_taken, job_headers, refuse_two_lengths, seconds_in, stream_of
+from broker.api.views import JobPageView, JobView, VerdictView, show_job, show_verdict
 from broker.api.waiting import etag, known_versions, preferred_wait_s, wait_for
-from broker.errors import InvalidCursor, InvalidHeader, InvalidParameter, JobNotFound, ReceiptNotReady, UploadIncomplete
+from broker.errors import InvalidCursor, InvalidParameter, JobNotFound, ReceiptNotReady
 from broker.forgetting import forget_frames
 from broker.jobs import Job
-from broker.operations import parse_request
+from broker.operations import find_operation, parse_request, parted
 from broker.services import Services
 from broker.submission import Submission
 
 MAX_PAGE = 100
 MAX_PAIRS = 64
-_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
-
-Seen = NamedDependency[Pace]
 
 
 @put("/v1/jobs/{job_id:uuid}")
@@ -35,15 +29,14 @@ async def put_job(
     job_id: FromPath[UUID], request: HttpRequest, *, services: Wired, caller: Known, pace: Seen
 ) -> Response[JobView]:
     """Take in one upload, streamed; the same id with the same content gets the same answer."""
+    refuse_two_lengths(request)
     submission = _submission(job_id, request, caller)
     try:
-        job, is_new = await services.intake.submit(submission, _body(request))
+        job, is_new = await services.intake.submit(submission, stream_of(request))
     except BaseException as exc:
         forget_frames(exc)  # before anybody can say that the upload was overwritten
         raise
-    view = await show_job(services, job, pace, with_queue=not is_new)
-    headers = {"Location": f"/v1/jobs/{job_id}", **_headers(job, view)}
-    return Response(view, status_code=202 if is_new or not job.is_final else 200, headers=headers)
+    return await answer_taken(services, job, pace, is_new=is_new)
 
 
 @get("/v1/jobs/{job_id:uuid}")
@@ -66,7 +59,7 @@ async def get_job(
     if job.version in known:
         return Response(None, status_code=304, headers={"ETag": etag(job), "Vary": "Prefer", **applied})
     view = await show_job(services, job, pace)
-    return Response(view, headers={**_headers(job, view), "Vary": "Prefer", **applied})
+    return Response(view, headers={**job_headers(job, view), "Vary": "Prefer", **applied})
 
 
 @get("/v1/jobs")
@@ -114,21 +107,22 @@ async def find_job(services: Services, caller: Caller, job_id: UUID) -> Job:
 
 def _submission(job_id: UUID, request: HttpRequest, caller: Caller) -> Submission:
     headers = request.headers
-    if "content-length" in headers and "transfer-encoding" in headers:
-        raise HTTPException(status_code=400)  # two ways to say where the body ends: smuggling behind a proxy
     pairs = _query(request)
     operation = next((value for name, value in pairs if name == "operation"), None)
     if operation is None:
         raise InvalidParameter("operation is missing", pointer="#/parameters/operation")
+    find_operation(operation).require_pictures(1)
+    parameters, texts = parted(operation, parse_request(operation, pairs, headers.get("lethe-parameters", "")))
     return Submission(
         user_id=caller.user_id,
         token=caller.token,
         public_id=job_id,
         operation=operation,
-        parameters=parse_request(operation, pairs, headers.get("lethe-parameters", "")),
+        parameters=parameters,
+        texts=texts,
         content_length=request.content_length,
-        start_within_s=_seconds(request, "Lethe-Start-Within"),
-        finish_within_s=_seconds(request, "Lethe-Finish-Within"),
+        start_within_s=seconds_in(request, "Lethe-Start-Within"),
+        finish_within_s=seconds_in(request, "Lethe-Finish-Within"),
     )
 
 
@@ -140,29 +134,6 @@ def _query(request: HttpRequest) -> list[tuple[str, str]]:
         )
     except ValueError as exc:
         raise InvalidParameter("too many parameters", pointer="#/parameters") from exc
-
-
-def _seconds(request: HttpRequest, name: str) -> float | None:
-    value = request.headers.get(name)
-    if value is None:
-        return None
-    if not _SECONDS.fullmatch(value):
-        raise InvalidHeader(f"{name} is not a number of seconds", pointer=f"#/headers/{name}")
-    return float(value)
-
-
-async def _body(request: HttpRequest) -> AsyncGenerator[bytes, None]:
-    try:
-        async for chunk in request.stream():
-            yield chunk
-    except InternalServerException as exc:
-        # The framework's words for a client that went away: an unfinished upload, no fault of ours.
-        raise UploadIncomplete from exc
-
-
-def _headers(job: Job, view: JobView) -> dict[str, str]:
-    hint = {} if job.is_final else {"Retry-After": str(retry_after_s(view))}
-    return {"ETag": etag(job), **hint}
 
 
 def _cursor(job: Job) -> str:

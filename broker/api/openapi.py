@@ -9,7 +9,9 @@ from litestar import Response, get
 from broker.api.health import LiveView, ReadyView
 from broker.api.openapi_parts import (
     CURSOR,
+    DEADLINES,
     HOOK_TOKEN,
+    IDEMPOTENCY_KEY,
     IF_NONE_MATCH,
     JOB_ID,
     LAST_EVENT_ID,
@@ -28,10 +30,20 @@ from broker.api.operations import OperationListView
 from broker.api.privacy import ReceiptKeysView
 from broker.api.problems import Problem
 from broker.api.users import UserView
-from broker.api.views import JobPageView, JobView, VerdictView
+from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
-SHOWN = [UserView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, LiveView, ReadyView, Problem]
+SHOWN = [
+    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
+    *(LiveView, ReadyView, Problem),
+]
 IMAGE = "image/*"
+
+_BINARY: Json = {"type": "string", "format": "binary"}
+_FORM: Json = {
+    "type": "object",
+    "properties": {"job": {"$ref": ref("NewJobView")}, "picture": {"type": "array", "items": _BINARY}},
+    "required": ["job", "picture"],
+}
 
 _DESCRIPTION = (
     "An async job broker for AI image apps: no upload outlives its job. Every status and code is an open set; what is "
@@ -85,24 +97,25 @@ def _users() -> Json:
 def _jobs() -> Json:
     headers = ("ETag", "Retry-After")
     job = answer("The job.", JobView, headers=headers)
-    taken = answer("The job, which goes on.", JobView, headers=(*headers, "Location"))
     verdict = answer("What was done.", VerdictView)
-    body = {"required": True, "content": {IMAGE: {"schema": {"type": "string", "format": "binary"}}}}
-    put = operation(
-        "putJob", "Send a picture and what to do with it", {"200": job, "202": taken}, [JOB_ID, *put_parameters()]
-    )
     one = operation("getJob", "Show a job, or wait for it", {"200": job, "304": _empty("Not changed.")})
     one["parameters"] = [JOB_ID, PREFER, IF_NONE_MATCH]
     page = answer("Jobs, newest first.", JobPageView)
-    put["requestBody"] = body
-    put["responses"] |= problems(400, 401, 403, 409, 413, 415, 422, 429, 503)
     one["responses"] |= problems(401, 404, 503)
     return {
         "/v1/jobs": {
-            "get": operation("listJobs", "List jobs", {"200": page, **problems(400, 401, 422, 503)}, [LIMIT, CURSOR])
+            "get": operation("listJobs", "List jobs", {"200": page, **problems(400, 401, 422, 503)}, [LIMIT, CURSOR]),
+            "post": _taking(
+                "postJob",
+                "Send what to do, with several pictures or none",
+                [IDEMPOTENCY_KEY, *DEADLINES],
+                {"application/json": {"$ref": ref("NewJobView")}, "multipart/form-data": _FORM},
+            ),
         },
         "/v1/jobs/{job_id}": {
-            "put": put,
+            "put": _taking(
+                "putJob", "Send a picture and what to do with it", [JOB_ID, *put_parameters()], {IMAGE: _BINARY}
+            ),
             "get": one,
             "delete": operation(
                 "deleteJob",
@@ -117,6 +130,17 @@ def _jobs() -> Json:
     }
 
 
+def _taking(name: str, summary: str, parameters: list[Json], bodies: Json) -> Json:
+    headers = ("ETag", "Retry-After")
+    job = answer("The job.", JobView, headers=headers)
+    taken = answer("The job, which goes on.", JobView, headers=(*headers, "Location"))
+    described = operation(name, summary, {"200": job, "202": taken}, parameters)
+    content = {media_type: {"schema": schema} for media_type, schema in bodies.items()}
+    described["requestBody"] = {"required": True, "content": content}
+    described["responses"] |= problems(400, 401, 403, 409, 413, 415, 422, 429, 503)
+    return described
+
+
 def _events() -> Json:
     stream = raw("Server-sent events: `job` with the job as data, then `end`.", "text/event-stream", {"type": "string"})
     responses = {"200": stream, "204": _empty("The end was seen."), **problems(401, 404, 503)}
@@ -129,10 +153,9 @@ def _receipt() -> Json:
 
 
 def _output() -> Json:
-    content = {"type": "string", "format": "binary"}
     responses = {
-        "200": raw("The output.", IMAGE, content, headers=("ETag", "Accept-Ranges")),
-        "206": raw("The part that was asked for.", IMAGE, content, headers=("ETag", "Content-Range")),
+        "200": raw("The output.", IMAGE, _BINARY, headers=("ETag", "Accept-Ranges")),
+        "206": raw("The part that was asked for.", IMAGE, _BINARY, headers=("ETag", "Content-Range")),
         **problems(401, 404, 409, 410, 416, 503),
     }
     return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])

@@ -58,7 +58,7 @@ def put_parameters() -> list[Json]:
                 kind = parameter.schema()["type"]
                 found[name] = _parameter("query", name, {"type": kind}, description=parameter.description)
     required = _parameter("query", "operation", {"type": "string"}, required=True, description="GET /v1/operations.")
-    return [required, *found.values(), *_PUT_HEADERS]
+    return [required, *found.values(), _TEXTS, *DEADLINES]
 
 
 def _parameter(place: str, name: str, schema: Json, *, description: str, required: bool = False) -> Json:
@@ -69,11 +69,14 @@ _TEXT: Json = {"type": "string"}
 _UUID: Json = {"type": "string", "format": "uuid"}
 _NUMBER: Json = {"type": "number"}
 
-_PUT_HEADERS = [
-    _parameter("header", "Lethe-Parameters", _TEXT, description="base64url of a JSON object; for text parameters."),
+_TEXTS = _parameter("header", "Lethe-Parameters", _TEXT, description="base64url of a JSON object; for text parameters.")
+DEADLINES = [
     _parameter("header", "Lethe-Start-Within", _NUMBER, description="Seconds; can only shorten the deadline."),
     _parameter("header", "Lethe-Finish-Within", _NUMBER, description="Seconds; can only shorten the deadline."),
 ]
+IDEMPOTENCY_KEY = _parameter(
+    "header", "Idempotency-Key", _TEXT, required=True, description="1 to 255 characters; the same again: the same job."
+)
 JOB_ID = _parameter("path", "job_id", _UUID, required=True, description="A UUID that the client made.")
 OUTPUT_N = _parameter("path", "n", {"type": "integer"}, required=True, description="0 is the first output.")
 HOOK_TOKEN = _parameter("path", "token", _TEXT, required=True, description="As a provider was given it.")

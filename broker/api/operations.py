@@ -6,6 +6,7 @@ import msgspec
 from litestar import get
 
 from broker.api.deps import Wired
+from broker.intake import FORM_FACTOR
 from broker.operations import OPERATIONS
 from broker.services import Services
 from policies.base import Facts
@@ -15,6 +16,7 @@ class LimitsView(msgspec.Struct, frozen=True, kw_only=True):
     """What this server takes and makes, and by when a job has to start and to finish."""
 
     max_upload_bytes: int
+    max_form_bytes: int
     max_input_pixels: int
     max_output_pixels: int
     start_within_s: int
@@ -91,6 +93,7 @@ def _limits(services: Services) -> LimitsView:
     profile = services.policies.profile
     return LimitsView(
         max_upload_bytes=profile.limits.max_upload_bytes,
+        max_form_bytes=profile.limits.max_upload_bytes * FORM_FACTOR,
         max_input_pixels=profile.limits.max_input_pixels,
         max_output_pixels=profile.limits.max_output_pixels,
         start_within_s=profile.deadlines.start_within_s,

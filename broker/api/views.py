@@ -1,7 +1,7 @@
 """What clients see of a job: flat, absent instead of null, whole seconds."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -60,6 +60,15 @@ class JobPageView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     items: list[JobView]
     next: str | UnsetType = UNSET
+
+
+class NewJobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a POST asks for; GET /v1/operations says which `parameters` an operation takes."""
+
+    operation: str
+    parameters: dict[str, Any] | UnsetType = UNSET
+    start_within_s: float | UnsetType = UNSET
+    finish_within_s: float | UnsetType = UNSET
 
 
 class VerdictView(msgspec.Struct, frozen=True, kw_only=True):

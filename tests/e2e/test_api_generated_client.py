@@ -77,5 +77,18 @@ async def main_job(api: Api, client: Any, types: ModuleType) -> None:
     verdict = await call("delete_job").asyncio(job_id, client=client)
     assert (verdict.canceled, verdict.outputs) == (False, "destroyed")
 
+    await posted_jobs(client, types)
     problem = await call("get_job").asyncio(UUID(int=0), client=client)
     assert (type(problem).__name__, problem.code) == ("Problem", "job_not_found")
+
+
+async def posted_jobs(client: Any, types: ModuleType) -> None:
+    """Words as JSON (which nobody here can do: the problem says so), and a picture as a form."""
+    models: Any = importlib.import_module("lethe_generated.models")
+    words = models.NewJob.from_dict({"operation": "generate", "parameters": {"prompt": "a red roof"}})
+    problem = await call("post_job").asyncio(client=client, body=words, idempotency_key="words")
+    assert (type(problem).__name__, problem.code) == ("Problem", "operation_unavailable")
+    picture = types.File(payload=io.BytesIO(upload_bytes()), file_name="a.jpg", mime_type="image/jpeg")
+    form = models.PostJobFilesBody(job=models.NewJob.from_dict({"operation": "noop"}), picture=[picture])
+    job = await call("post_job").asyncio(client=client, body=form, idempotency_key="picture")
+    assert (type(job).__name__, job.operation, job.status) == ("Job", "noop", "queued")

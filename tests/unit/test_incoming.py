@@ -16,16 +16,30 @@ from broker.errors import (
     UploadSuperseded,
     UploadTooLarge,
 )
-from broker.incoming import Body, Fingerprint, Incoming
+from broker.incoming import Body, Incoming
+from broker.sameness import Fingerprint
 from tests.stack import body_of, upload_bytes
 
 KEY = bytearray(range(KEY_BYTES))
 CONTEXT = b"blob"
 
 
+def body_in(chunks: AsyncIterator[bytes], *, max_bytes: int = 1 << 20, idle_s: float = 5.0) -> Body:
+    return Body(chunks, max_bytes=max_bytes, idle_s=idle_s)
+
+
+def incoming_of(body: Body, *, max_bytes: int = 1 << 20) -> Incoming:
+    return Incoming(
+        body.chunks(),
+        Encryptor(KEY, context=CONTEXT),
+        Fingerprint("token"),
+        max_bytes=max_bytes,
+        check_size=lambda width, height: None,
+    )
+
+
 def incoming(chunks: AsyncIterator[bytes], *, max_bytes: int = 1 << 20, idle_s: float = 5.0) -> Incoming:
-    body = Body(chunks, max_bytes=max_bytes, idle_s=idle_s)
-    return Incoming(body, Encryptor(KEY, context=CONTEXT), Fingerprint("token"), check_size=lambda width, height: None)
+    return incoming_of(body_in(chunks, max_bytes=max_bytes, idle_s=idle_s))
 
 
 async def drained(coming: Incoming) -> bytes:
@@ -56,7 +70,7 @@ async def test_what_went_in_can_be_opened_with_the_key_alone(cuts: int) -> None:
 
     assert opened(ciphertext) == body
     assert body[20:40] not in ciphertext
-    assert (coming.kind, coming.body.size_bytes) == ("jpeg", len(body))
+    assert (coming.kind, coming.size_bytes) == ("jpeg", len(body))
 
 
 async def test_a_body_over_the_limit_is_refused_at_the_limit() -> None:
@@ -120,12 +134,12 @@ async def test_a_client_that_goes_away_is_incomplete() -> None:
 
 async def test_a_stream_is_cut_while_it_waits() -> None:
     """A later upload does not wait for the earlier one's idle time."""
-    coming = incoming(stalled())
-    reading = asyncio.create_task(drained(coming))
-    while coming.body.size_bytes == 0:  # noqa: ASYNC110 - what is waited for sets no event
+    body = body_in(stalled())
+    reading = asyncio.create_task(drained(incoming_of(body)))
+    while body.size_bytes == 0:  # noqa: ASYNC110 - what is waited for sets no event
         await asyncio.sleep(0)
 
-    coming.body.cut(UploadSuperseded())
+    body.cut(UploadSuperseded())
 
     with pytest.raises(UploadSuperseded):
         async with asyncio.timeout(1):
@@ -134,12 +148,12 @@ async def test_a_stream_is_cut_while_it_waits() -> None:
 
 async def test_a_stream_is_cut_between_two_reads() -> None:
     """A cut that comes while the store writes, and nobody waits for the body, is heard at the next read."""
-    coming = incoming(stalled())
-    chunks = coming.body.chunks()
+    body = body_in(stalled())
+    chunks = body.chunks()
     assert await anext(chunks)
 
-    coming.body.cut(UploadSuperseded())
-    coming.body.cut(UploadSuperseded())
+    body.cut(UploadSuperseded())
+    body.cut(UploadSuperseded())
 
     with pytest.raises(UploadSuperseded):
         await anext(chunks)
@@ -147,19 +161,63 @@ async def test_a_stream_is_cut_between_two_reads() -> None:
 
 async def test_a_cut_says_why() -> None:
     """A process that may hold nothing any more does not blame a later upload."""
-    coming = incoming(stalled())
-    coming.body.cut(StoreUnavailable())
+    body = body_in(stalled())
+    body.cut(StoreUnavailable())
 
     with pytest.raises(StoreUnavailable):
-        await drained(coming)
+        await drained(incoming_of(body))
 
 
 async def test_a_finished_stream_may_still_be_cut() -> None:
     """The word may come late; it must not break its bearer."""
-    coming = incoming(body_of(upload_bytes(100)))
-    await drained(coming)
+    body = body_in(body_of(upload_bytes(100)))
+    await drained(incoming_of(body))
 
-    coming.body.cut(UploadSuperseded())
+    body.cut(UploadSuperseded())
+
+
+async def test_a_cut_ends_other_waiting_too() -> None:
+    """Whoever holds plaintext waits for no store that is away; what he began goes on without him."""
+    body, began, done = body_in(stalled()), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        began.set()
+        await go_on.wait()
+        done.set()
+
+    go_on = asyncio.Event()
+    waiting = asyncio.create_task(body.unless_cut(slow()))
+    await began.wait()
+    body.cut(StoreUnavailable())
+    with pytest.raises(StoreUnavailable):
+        async with asyncio.timeout(1):
+            await waiting
+    go_on.set()
+    async with asyncio.timeout(1):
+        await done.wait()
+    with pytest.raises(StoreUnavailable):
+        await body.unless_cut(asyncio.Event().wait())
+
+
+async def test_what_is_waited_for_answers() -> None:
+    """Without a cut its result, or its own error, comes back."""
+
+    async def answering(answer: int) -> int:
+        if answer < 0:
+            raise UploadSuperseded
+        return answer
+
+    body = body_in(stalled())
+    assert await body.unless_cut(answering(7)) == 7
+    with pytest.raises(UploadSuperseded):
+        await body.unless_cut(answering(-1))
+
+
+async def test_a_picture_has_a_limit_of_its_own() -> None:
+    """A body may hold several pictures, each of which is bounded by itself."""
+    with pytest.raises(UploadTooLarge):
+        await drained(incoming_of(body_in(body_of(upload_bytes(1001))), max_bytes=1000))
+    assert await drained(incoming_of(body_in(body_of(upload_bytes(1000))), max_bytes=1000))
 
 
 async def test_a_refusal_by_size_ends_the_stream() -> None:
@@ -172,9 +230,10 @@ async def test_a_refusal_by_size_ends_the_stream() -> None:
 
     png = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + (640).to_bytes(4) + (480).to_bytes(4) + bytes(80_000)
     coming = Incoming(
-        Body(body_of(png), max_bytes=1 << 20, idle_s=1.0),
+        body_of(png),
         Encryptor(KEY, context=CONTEXT),
         Fingerprint("token"),
+        max_bytes=1 << 20,
         check_size=check,
     )
     with pytest.raises(InvalidParameter):
@@ -193,24 +252,3 @@ async def test_nothing_of_the_body_stays_in_a_buffer() -> None:
         buffers = [found for found in gc.get_referents(coming, *gc.get_referents(coming)) if type(found) is bytearray]
         assert buffers
         assert not any(body[20:40] in buffer for buffer in buffers)
-
-
-def test_a_fingerprint_tells_same_from_other() -> None:
-    """Same user, bytes, operation and parameters: the same; any other: another."""
-
-    def of(token: str, body: bytes, operation: str, parameters: dict[str, str | int]) -> bytes:
-        fingerprint = Fingerprint(token)
-        for at in range(0, len(body), 3):
-            fingerprint.update(body[at : at + 3])
-        return fingerprint.finish(operation, parameters)
-
-    known = of("token", b"body", "upscale", {"scale": 2, "quality": "fast"})
-    assert of("token", b"body", "upscale", {"quality": "fast", "scale": 2}) == known
-    others = [
-        of("other", b"body", "upscale", {"scale": 2, "quality": "fast"}),
-        of("token", b"bodz", "upscale", {"scale": 2, "quality": "fast"}),
-        of("token", b"body", "restyle", {"scale": 2, "quality": "fast"}),
-        of("token", b"body", "upscale", {"scale": 3, "quality": "fast"}),
-        of("token", b"body", "upscale", {}),
-    ]
-    assert len({known, *others}) == 6

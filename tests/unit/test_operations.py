@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import (
-    BrokerError,
-    InvalidHeader,
-    InvalidJson,
-    InvalidParameter,
-    ParameterInUrl,
-    UnknownOperation,
-    WrongPictureCount,
-)
+from broker.errors import BrokerError, InvalidHeader, InvalidParameter, ParameterInUrl, UnknownOperation
+from broker.form_errors import InvalidJson, WrongPictureCount
 from broker.operations import (
     OPERATIONS,
     OutputKind,

@@ -1,0 +1,75 @@
+"""The questions that work is asked at the door: can somebody do it, and do the policies let it in?"""
+
+from uuid import UUID
+
+import msgspec
+
+from broker.fleet import Fleet
+from broker.operations import read_texts
+from broker.refusals import refused
+from broker.routing import Needs
+from broker.store.jobs import Usage
+from broker.submission import Submission
+from policies.base import Admit, Facts, Refuse
+from policies.registry import Policies
+
+
+class Door:
+    """Lets submissions in, or raises why not."""
+
+    def __init__(self, policies: Policies, fleet: Fleet) -> None:
+        self._policies = policies
+        self._fleet = fleet
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """How large a picture may be."""
+        return self._policies.profile.limits.max_upload_bytes
+
+    @property
+    def profile(self) -> str:
+        """The name of the policies' profile."""
+        return self._policies.profile.name
+
+    async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
+        """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
+        texts = read_texts(submission.texts) if submission.texts else {}
+        needs = Needs(operation=submission.operation, parameters={**submission.parameters, **texts}, pictures=pictures)
+        return await self._fleet.pool_for(needs, job_id=job_id)
+
+    def ask(self, submission: Submission, usage: Usage) -> Admit:
+        """Ask the policies before anything is read; raise a refusal."""
+        facts = Facts(
+            operation=submission.operation,
+            upload_bytes=submission.content_length,
+            live_jobs=usage.live,
+            jobs_last_minute=usage.last_minute,
+            start_within_s=submission.start_within_s,
+            finish_within_s=submission.finish_within_s,
+        )
+        admit, deadline_s = self._admitted(facts), self._fleet.deadline_s(submission.operation)
+        return msgspec.structs.replace(
+            admit,
+            start_within_s=min(admit.start_within_s, deadline_s),
+            finish_within_s=min(admit.finish_within_s, deadline_s),
+        )
+
+    def check_size(self, submission: Submission, width: int, height: int) -> None:
+        """Ask again where a picture's header tells its size; raise a refusal."""
+        expected = self._fleet.estimate(submission.operation, submission.parameters, width, height)
+        facts = Facts(
+            operation=submission.operation,
+            width=width,
+            height=height,
+            output_pixels=expected.output_pixels if expected else None,
+            expected_s=expected.model_s if expected else None,
+            start_within_s=submission.start_within_s,
+            finish_within_s=submission.finish_within_s,
+        )
+        self._admitted(facts)
+
+    def _admitted(self, facts: Facts) -> Admit:
+        answer = self._policies.admit(facts)
+        if isinstance(answer, Refuse):
+            raise refused(answer)
+        return answer
