@@ -11,6 +11,7 @@ from uuid import uuid4
 from broker.children import until
 from broker.client import LOOPBACK, Client, ClientError, ServerRefused
 from broker.doctor.findings import Finding, note, ok, problem, warning
+from broker.doctor.providers import hints_arrive
 from broker.doctor.stores import skew
 
 _HALF: Final = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00" + bytes(100_000)
@@ -49,9 +50,13 @@ async def _ask(client: Client, url: str, token: str, seen_within_s: float) -> As
         yield skew(parsedate_to_datetime(date) - datetime.now(UTC), whose="the server")
     if (await client.answer("GET", "/metrics")).is_success:
         yield problem("/metrics is open to everybody", "pass only /v1, /health and /openapi.json on to clients")
+    yield await hints_arrive(client)
     operations = await client.operations()
     if not operations:
-        yield problem("no operation can run: no worker is alive", "start `lethe work gpu`")
+        yield problem(
+            "no operation can run",
+            "start `lethe work gpu`, or relay for providers outside; `lethe doctor` there says why",
+        )
         return
     yield ok(f"operations that can run: {', '.join(operations)}")
     token = token or (await client.mint_user()).token

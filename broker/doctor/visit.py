@@ -10,6 +10,7 @@ from broker.doctor.configuration import configuration, data, settings_of
 from broker.doctor.deployment import deployment
 from broker.doctor.findings import Finding, Level
 from broker.doctor.machine import machine
+from broker.doctor.providers import providers
 from broker.doctor.stores import stores
 from broker.settings import inherited_environment
 from broker.up import data_directory
@@ -27,6 +28,7 @@ async def examine(*, url: str | None, token: str) -> list[Finding]:
     found = [*machine(), *found, *configuration(settings), *data(data_directory(environment))]
     if settings is not None:
         found += [finding async for finding in stores(settings)]
+        found += [finding async for finding in providers(settings)]
     return found
 
 

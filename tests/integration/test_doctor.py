@@ -11,12 +11,15 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from broker.client import Client
 from broker.doctor.configuration import configuration, data
 from broker.doctor.deployment import deployment
 from broker.doctor.findings import Finding, Level
+from broker.doctor.providers import hints_arrive, providers
 from broker.doctor.stores import stores
 from broker.settings import Settings
 from broker.wheels import MODEL_DIGESTS
+from tests.relay import SECRET_VARIABLE, replicate, route, settings_with
 from tests.stack import DATA, Servers
 from tests.up_process import UpProcess, lethe, lethe_up, plain_environment
 
@@ -190,3 +193,25 @@ async def requests(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         body = await reader.readexactly(int(lengths[0])) if lengths else b""
         writer.write(head + body)
         await writer.drain()
+
+
+async def test_providers_are_examined_with_the_stores_at_hand(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What live workers run is asked of Postgres; nobody is there, and that is said once for the pool."""
+    monkeypatch.setenv(SECRET_VARIABLE, "canary")
+    asked = settings_with(settings, tmp_path, replicate("http://127.0.0.1:9") + route("upscale", "[{ replicate = 1 }]"))
+    found = [finding async for finding in providers(asked)]
+    assert problems(found) == ["no worker of the pool relay is alive, for replicate"]
+    silent = msgspec.structs.replace(asked, postgres_dsn=f"postgresql://lethe@/lethe?host={tmp_path}")
+    assert not problems([finding async for finding in providers(silent)])
+
+
+async def test_a_proxy_that_keeps_hints_back_is_found(up: UpProcess) -> None:
+    """A hint is answered by the broker; an answer of anybody else is a problem that names the path."""
+    async with Client(up.url) as client:
+        assert (await hints_arrive(client)).level is Level.OK
+    async with Client(f"{up.url}/elsewhere") as client:
+        found = await hints_arrive(client)
+    assert found.level is Level.PROBLEM
+    assert "/v1/hooks/ answers 404" in found.what
