@@ -221,3 +221,13 @@ def test_the_readme_has_the_lines_that_up_prints() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     for _, line in curl_lines("http://127.0.0.1:8080", Path("photo.jpg")):
         assert f"\n{line}\n" in readme
+
+
+def test_a_pool_that_exists_but_is_led_to_by_no_route_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the shipped file nothing goes outside: a relay worker would wait for ever, and is told what is missing."""
+    for name in ("POSTGRES_DSN", "REDIS_URL", "BLOBS_URL", "KEYHOLDER_SOCKET", "RECEIPT_KEY_FILE"):
+        monkeypatch.setenv(f"LETHE_{name}", "x")
+    said = say("work", "relay")
+    assert said.exit_code == 1
+    assert "no route of the shipped lethe.toml leads to a provider in the pool 'relay'; there is gpu" in said.output
+    assert "LETHE_CONFIG_FILE" in said.output
