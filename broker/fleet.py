@@ -60,15 +60,6 @@ class Fleet:
         """Return the pool of workers that a job should wait for; raise as candidates() does."""
         return self._config.current.providers[(await self.candidates(needs, job_id=job_id))[0]].pool
 
-    async def require(self, operation: str) -> None:
-        """Raise OperationUnavailable when nobody alive can run even its plainest task."""
-        await self.candidates(Needs.any_of(operation), job_id=UUID(int=0))
-
-    def pool_of(self, operation: str) -> str | None:
-        """Return the pool that an operation's plainest task would wait for."""
-        names = [v.provider for v in self._explain(Needs.any_of(operation)) if not v.reason]
-        return self._config.current.providers[names[0]].pool if names else None
-
     def terms(self, operation: str) -> list[ProviderTerms]:
         """Return the terms of every provider that may see a picture of an operation under this profile."""
         routed = (provider.terms for provider in self._config.current.routed(operation))

@@ -1,13 +1,12 @@
 """Opens what a job was given: ciphertext and key into shared memory that is overwritten before it is let go."""
 
-import json
 from collections.abc import Sequence
 
 from broker.crypto.chunked import KEY_BYTES, CiphertextInvalid, Decryptor
 from broker.custody import What
 from broker.errors import IllegalTransition
 from broker.jobs import Job, StoredUpload
-from broker.operations import Value
+from broker.operations import Value, read_texts
 from broker.secret_memory import wipe
 from broker.store.keys import OpenAnswer
 from broker.store.stores import Stores
@@ -31,7 +30,7 @@ async def open_texts(stores: Stores, job: Job, uploads: Sequence[StoredUpload]) 
             if upload.what is What.PARAMETERS:
                 opened = await _open(stores, job, upload, plaintext)
                 with mapped(opened.fd) as text:
-                    return json.loads(bytes(text))
+                    return dict(read_texts(text))
     return {}
 
 
