@@ -87,9 +87,7 @@ class JournalJobs(JobStore):
     """Writes down the last write."""
 
     async def finish(self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none") -> Job:
-        finished = await super().finish(
-            job, note=note, outputs_for_s=outputs_for_s, provider_copies=provider_copies
-        )
+        finished = await super().finish(job, note=note, outputs_for_s=outputs_for_s, provider_copies=provider_copies)
         Journal.write("final and receipt" if note else "final without receipt")
         return finished
 
