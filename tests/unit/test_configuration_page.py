@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.config import read_config
+from broker.config import DEFAULT_FILE, read_config
 from broker.routes import InhouseProvider, OutsideProvider, Route
 from broker.routing import BACK_OFF_S, LONG_WAIT_S, RETRY, Needs, cannot
 from policies.toml_file import TomlFile
@@ -107,3 +107,15 @@ def test_the_times_in_the_text_are_the_times() -> None:
     assert "half a second passes, then two" in text
     assert "for more than 10 s" in text
     assert "waits 5 s for a place; then its job goes back to its queue for two seconds" in text
+
+
+def test_the_example_in_the_file_that_ships_is_valid() -> None:
+    """Its comments can be taken out as they stand, and its route put in place of the one that is there."""
+    text = DEFAULT_FILE.read_text()
+    example = "\n".join(line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   "))
+    match = re.search(r"in the route of upscale: (tiers = \[.+\]), (overflow_after_s = \d+)$", text, re.MULTILINE)
+    assert match is not None
+    whole = text.replace("tiers = [{ realesrgan = 1 }]", f"{match[1]}\n{match[2]}") + example
+    config = read_config(TomlFile(whole, name="lethe.toml"))
+    assert config.routes["upscale"].providers == ("realesrgan", "replicate")
+    assert config.routes["upscale"].overflow_after_s == 20
