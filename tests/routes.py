@@ -8,16 +8,18 @@ from broker.routes import Config, InhouseProvider, OutsideProvider, Provider, Ro
 from broker.routing import Needs, Standing, candidates
 from policies.base import ProviderTerms, Refuse
 from providers.base import Exposure, Model
+from providers.registry import ADAPTERS
 
 EDIT = Needs(operation="edit", parameters={"prompt": "a hat", "count": 1}, pictures=1)
 UPSCALE = Needs(operation="upscale", parameters={"scale": 2, "quality": "fast"}, pictures=1)
+MOST = ADAPTERS["replicate"].terms.max_pictures
 TAKES_ALL: dict[str, Any] = {"prompt": "$prompt", "image": "$image", "images": "$images", "n": "$count:1"}
 
 
 def provider(
     *, exposure: Exposure = Exposure.EPHEMERAL, retention_s: int = 3600, operation: str = "edit", **model: Any
 ) -> OutsideProvider:
-    """A third party whose adapter takes 16 pictures, and sends those that its model's input names."""
+    """A third party whose adapter takes up to MOST pictures, and sends those that its model's input names."""
     whole: dict[str, Any] = {"input": TAKES_ALL, "max_outputs": 4, **model}
     return OutsideProvider(
         adapter="replicate",

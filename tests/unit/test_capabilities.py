@@ -7,7 +7,7 @@ import pytest
 
 from broker.operations import OPERATIONS
 from broker.routing import Needs, cannot
-from tests.routes import EDIT, UPSCALE, config, ours, provider, ranked
+from tests.routes import EDIT, MOST, UPSCALE, config, ours, provider, ranked
 
 
 def needs(**changed: Any) -> Needs:
@@ -19,7 +19,7 @@ def needs(**changed: Any) -> Needs:
     [
         (needs(), {}, ""),
         (needs(pictures=3), {}, ""),
-        (needs(pictures=17), {}, "it takes 16 pictures at most"),
+        (needs(pictures=MOST + 1), {}, f"it takes {MOST} pictures at most"),
         (needs(pictures=3), {"max_pictures": 2}, "it takes 2 pictures at most"),
         (needs(), {"input": {"p": "$prompt"}}, "it would not be given every picture: its input names neither $image"),
         (needs(pictures=2), {"input": {"p": "$prompt", "i": "$image"}}, "it would not be given every picture"),

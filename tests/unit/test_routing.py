@@ -17,7 +17,7 @@ from broker.routing import Again, Needs, Standing, Tried, after_failure, candida
 from policies.base import ProviderTerms, RefusalCode, Refuse
 from policies.disclosure import Disclosure
 from providers.base import Exposure, FailureKind
-from tests.routes import EDIT, TAKES_ALL, UPSCALE, anybody, config, ours, provider, ranked
+from tests.routes import EDIT, MOST, TAKES_ALL, UPSCALE, anybody, config, ours, provider, ranked
 
 OPEN = Standing(is_open=True)
 JOBS = range(2_000)
@@ -230,7 +230,7 @@ def may_run(
     named = {str(text).partition(":")[0] for text in model.input.values()}
     return (
         allowed(policy, found.terms)
-        and task.pictures <= (model.max_pictures or 16)
+        and task.pictures <= (model.max_pictures or MOST)
         and (task.pixels is None or model.max_pixels is None or task.pixels <= model.max_pixels)
         and ("$images" in named or ("$image" in named and task.pictures == 1))
         and "$prompt" in named
