@@ -123,10 +123,15 @@ def _follow(config: LiveConfig, adapters: Adapters, services: Services) -> None:
     config.check = adapters.check
     adapters.changed = lambda: services.lease.tell(providers=adapters.names)
 
+    def used(task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("adapters_not_changed", exc_info=task.exception())  # the former ones go on
+
     def use(fresh: Config) -> None:
         task = asyncio.create_task(adapters.use(fresh))
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(used)
 
     config.listen(use)
 
