@@ -18,11 +18,11 @@ import httpx
 import msgspec
 
 from providers.base import FailureKind, ProviderFailure, Setup
+from providers.lanes import ONE, Lanes
 
 T = TypeVar("T")
 
 CONNECT_S = 5.0
-MAX_CONNECTIONS = 200
 MAX_REPLY_BYTES = 64 << 20
 """An answer may hold several pictures in base64."""
 MAX_AFTER_S = 3600.0
@@ -91,10 +91,9 @@ def make_client(setup: Setup, *, headers: Mapping[str, str] | None = None) -> ht
     """Make the client of one provider: its own credentials, no redirects, no proxy and no .netrc of this machine."""
     return httpx.AsyncClient(
         base_url=setup.base_url,
-        verify=trust(),
+        transport=Lanes(lambda: httpx.AsyncHTTPTransport(verify=trust(), limits=ONE, trust_env=False)),
         headers={"User-Agent": "lethe", **(headers or {})},
         timeout=httpx.Timeout(setup.timeout_s, connect=CONNECT_S),
-        limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
         follow_redirects=False,
         trust_env=False,
     )

@@ -39,6 +39,7 @@ from providers.base import (
     Terms,
 )
 from providers.calls import Reply
+from providers.lanes import ONE, Lanes
 from providers.pictures import data_uri, file_name, files_of, read
 from providers.templates import check_template, outputs_of, picture_values, pointed, render, wants_picture
 
@@ -227,13 +228,12 @@ def _client(setup: Setup) -> httpx.AsyncClient:
         def http(self) -> httpx.AsyncClient:
             return self._async_client
 
-    limits = httpx.Limits(max_connections=calls.MAX_CONNECTIONS)
     # With a header of ours the package does not look for a token in the environment.
     return Official(
         base_url=setup.base_url,
         headers={"Authorization": f"Bearer {setup.secret}", "User-Agent": "lethe"},
         timeout=httpx.Timeout(setup.timeout_s, connect=calls.CONNECT_S),
-        transport=_Impatient(verify=calls.trust(), limits=limits, trust_env=False),
+        transport=Lanes(lambda: _Impatient(verify=calls.trust(), limits=ONE, trust_env=False)),
         follow_redirects=False,
         trust_env=False,
     ).http()
