@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
@@ -37,6 +38,8 @@ log = structlog.get_logger()
 FETCH_AGAIN_S = (0.5, 2.0, 4.0, 8.0)
 """An output that was paid for is asked for again before it is given up."""
 FULL_AGAIN_S = 2.0
+FETCHES_PER_PICTURE = 4
+"""How many outputs are under way from each provider for every picture that may be open: fetching is mostly waiting."""
 ORDER_AGAIN_S = (0.5, 2.0)
 
 
@@ -61,6 +64,10 @@ class Outside:
         self._seats = seats
         self._waiting = Waiting(services)
         self._opening = asyncio.Semaphore(pictures_at_once)
+        # A provider whose files come slowly holds up no other.
+        self._fetching = defaultdict[str, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(pictures_at_once * FETCHES_PER_PICTURE)
+        )
 
     async def run(self, work: Work, name: str, *, resumed: Attempt | None) -> Ending | HandOver:
         """Return a success or where the job goes on; raise ProviderFailure once its row says so, or Stopped."""
@@ -196,7 +203,7 @@ class Outside:
         has_handle = handle is not None and bool(handle.id)
         for pause_s in FETCH_AGAIN_S:
             try:
-                return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
+                return await self._fetch(job, outlet, snapshot)
             except ProviderFailure as exc:
                 if not _is_passing(exc, has_handle=has_handle):
                     raise
@@ -204,9 +211,14 @@ class Outside:
             if handle is not None and has_handle:
                 snapshot = await self._waiting.ask(outlet.adapter, handle)  # its URLs may be fresh ones
         try:
-            return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
+            return await self._fetch(job, outlet, snapshot)
         except ProviderFailure as exc:
             raise ProviderFailure(FailureKind.BAD_OUTPUT, exc.detail) from None
+
+    async def _fetch(self, job: Job, outlet: Outlet, snapshot: Snapshot) -> list[Output]:
+        # Thousands of orders may end at once; what is fetched lies in memory, in the clear, until it is kept.
+        async with self._fetching[outlet.name]:
+            return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
 
     async def _succeeded(self, work: Work, outlet: Outlet, ending: Ending, *, took_s: float) -> None:
         told = ending.paid.cost_usd if ending.paid is not None else None
