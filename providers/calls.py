@@ -56,6 +56,13 @@ KINDS: dict[int, FailureKind] = {
 }
 """What a status means where an adapter does not know better; other 4xx are UNSUPPORTED, other 5xx PROVIDER_ERROR."""
 
+ORDER_KINDS: dict[int, FailureKind] = {
+    404: FailureKind.UNSUPPORTED,  # no such model, or no such call: nothing was looked up yet
+    504: FailureKind.UNCERTAIN,  # what stands in front gave up on an order that may have arrived
+    524: FailureKind.UNCERTAIN,
+}
+"""What a status means as the answer to an order, where that differs from KINDS; each adapter asks for it itself."""
+
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer."""

@@ -215,7 +215,8 @@ def _kind_of(error: str) -> FailureKind:
 def _refused(reply: Reply) -> ProviderFailure:
     """Make the failure of an error answer; of a refused input, the name of the first field is told."""
     if reply.status != HTTPStatus.UNPROCESSABLE_ENTITY:
-        return calls.refused(reply)
+        # UNCERTAIN after a gateway's 504: the same id again is the same order.
+        return calls.refused(reply, calls.ORDER_KINDS.get(reply.status))
     try:
         faults = msgspec.json.decode(reply.body, type=_Invalid).detail
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -274,7 +274,8 @@ def _uploads(task: Task, model: Model) -> dict[str, bytes]:
 def _refused(reply: Reply, workflow: Workflow) -> ProviderFailure:
     """Make the failure of a refused order: about what tasks fill, or about this server, which lacks a model, a node."""
     if reply.status != HTTPStatus.BAD_REQUEST:
-        return calls.refused(reply)
+        # UNCERTAIN after a gateway's 504: the order is sent again, and looks for its job first.
+        return calls.refused(reply, calls.ORDER_KINDS.get(reply.status))
     filled = next((f"{node}.{name}" for node, name in refused_inputs(reply) if workflow.is_filled(node, name)), "")
     if filled:
         return calls.refused(reply, FailureKind.INVALID_INPUT, detail=f"input_{filled}")

@@ -49,9 +49,6 @@ SIGNED_S = 900
 NO_REQUEST = "00000000-0000-0000-0000-000000000000"
 _NAMESPACES = frozenset({"workflows", "comfy"})
 
-_ORDER_KINDS = {404: FailureKind.UNSUPPORTED, 504: FailureKind.UNCERTAIN}
-"""No such app; a gateway gave up on an order that may have arrived."""
-
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[provider.NAME.options]`; the queue itself is `base_url`."""
@@ -144,7 +141,7 @@ class Fal:
             within_s=self._setup.timeout_s,
         )
         if not reply.is_ok:
-            raise refused(reply, _ORDER_KINDS.get(reply.status))
+            raise refused(reply, calls.ORDER_KINDS.get(reply.status))
         queued = calls.decoded(reply, _Queued, is_order=True)
         await reporter.accepted(self._handle(queued, task.operation, model))
         return Snapshot(progress=Progress.QUEUED, poll_after_s=0.5)

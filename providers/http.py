@@ -71,12 +71,7 @@ _WORDS_IN_BYTES = 8192
 _MAX_POLL_AFTER_S = 10.0
 _GONE = frozenset({404, 410})
 _TOO_LATE = frozenset({400, 404, 409, 410, 422})
-_ORDER_KINDS = {
-    404: FailureKind.UNSUPPORTED,  # no such call: nothing was looked up yet
-    410: FailureKind.UNSUPPORTED,
-    504: FailureKind.UNCERTAIN,  # what stands in front gave up on an order that may have arrived
-    524: FailureKind.UNCERTAIN,
-}
+_ORDER_KINDS = {**calls.ORDER_KINDS, 410: FailureKind.UNSUPPORTED}
 _ID = re.compile(r"[!-~]{1,200}")
 
 

@@ -46,7 +46,8 @@ from providers.pictures import files_of, read
 from providers.templates import check_template, picture_values, render
 from providers.tensors import DATATYPES, LENGTH, Tensor, described, pictures_in, pictures_tensor, value_tensor
 
-_KINDS = {404: FailureKind.UNSUPPORTED, 501: FailureKind.UNSUPPORTED}
+_KINDS = {**calls.ORDER_KINDS, 501: FailureKind.UNSUPPORTED}
+_UNTOLD = frozenset({FailureKind.AUTH, FailureKind.UNCERTAIN})  # a gateway's "timeout" is not that of a queue
 _WORDS: tuple[tuple[FailureKind, tuple[str, ...]], ...] = (
     (FailureKind.OVERLOADED, ("timeout", "timed out", "queue", "out of memory")),
     # What the configuration says of the model, and the model is not.
@@ -191,4 +192,4 @@ def _refusal(reply: Reply) -> ProviderFailure:
     text = reply.body[:4096].decode(errors="replace").casefold()
     told = next((kind for kind, words in _WORDS if any(word in text for word in words)), None)
     kind = _KINDS.get(reply.status) or calls.kind_of(reply.status)
-    return calls.refused(reply, kind if kind is FailureKind.AUTH else told or kind)
+    return calls.refused(reply, kind if kind in _UNTOLD else told or kind)

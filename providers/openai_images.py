@@ -69,11 +69,6 @@ _CODES = {
     "unknown_parameter": FailureKind.UNSUPPORTED,  # of the configuration's making: another provider may do
     "unsupported_parameter": FailureKind.UNSUPPORTED,
 }
-_KINDS = {
-    404: FailureKind.UNSUPPORTED,  # no such model, or no such call; nothing is ever looked up
-    504: FailureKind.UNCERTAIN,  # what stands in front gave up on an order that did arrive
-    524: FailureKind.UNCERTAIN,
-}
 _REPEATED = frozenset(
     {FailureKind.RATE_LIMITED, FailureKind.OVERLOADED, FailureKind.PROVIDER_ERROR, FailureKind.TIMEOUT}
 )
@@ -227,7 +222,7 @@ def _refusal(reply: Reply) -> ProviderFailure:
     code = _word(error.get("code")) or _word(error.get("type"))
     if kind := _CODES.get(code):
         return calls.refused(reply, kind, detail=_staged(code, error.get("moderation_details")))
-    kind = _KINDS.get(reply.status) or calls.kind_of(reply.status)
+    kind = calls.ORDER_KINDS.get(reply.status) or calls.kind_of(reply.status)
     should_retry = reply.headers.get("x-should-retry")
     if should_retry == "true" and kind in _FINAL:
         kind = FailureKind.OVERLOADED

@@ -57,8 +57,6 @@ _CODE = re.compile(r"\bE\d{3,4}\b")
 _MODERATED = re.compile(r"nsfw|flagged as sensitive|\bE005\b|content policy|safety (?:checker|system)", re.IGNORECASE)
 # Out of memory: too large here, perhaps not elsewhere. Did not start in time.
 _CODES = {"E1001": FailureKind.UNSUPPORTED, "E6716": FailureKind.TIMEOUT}
-# No such model. A gateway gave up on an order that may have arrived.
-_ORDER_KINDS = {404: FailureKind.UNSUPPORTED, 504: FailureKind.UNCERTAIN}
 
 
 class _Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,7 +187,7 @@ class Replicate:
         until = {"Cancel-After": f"{max(MIN_CANCEL_AFTER_S, int(task.deadline_s))}s"}
         reply = await calls.order(self._http, "POST", path, json=body, headers=until, within_s=self._timeout_s)
         if not reply.is_ok:
-            raise _refused(reply, _ORDER_KINDS.get(reply.status))
+            raise _refused(reply, calls.ORDER_KINDS.get(reply.status))
         prediction = calls.decoded(reply, _Prediction, is_order=True)
         await reporter.accepted(Handle(id=prediction.id, operation=task.operation, uploads=tuple(uploads)))
         return _snapshot(prediction, model)

@@ -18,6 +18,8 @@ FAULTS: dict[str, FailureKind | None] = {
     "invalid": FailureKind.INVALID_INPUT,  # the provider's schema refuses an input
     "lost_order": FailureKind.UNCERTAIN,  # the order is carried out, the connection closes without an answer
     "malformed_order": FailureKind.UNCERTAIN,  # 2xx to the order, and the answer cannot be read
+    "gateway_timeout": FailureKind.UNCERTAIN,  # 504 or 524: what stands in front gave up on an order that may be there
+    "no_such_model": FailureKind.UNSUPPORTED,  # 404 to the order: nothing was looked up yet, and another may have it
     "malformed_poll": FailureKind.PROVIDER_ERROR,
     "unknown_state": None,  # a state that nobody knows counts as running, until the attempt goes on to its end
     "failed": FailureKind.PROVIDER_ERROR,  # the attempt runs and fails over there

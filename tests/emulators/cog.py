@@ -115,6 +115,8 @@ ANSWERS = {
     "invalid": Scripted(answer=REFUSED),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    "gateway_timeout": broken(504),  # a proxy in front of it
+    "no_such_model": Scripted(answer=answer_json({"detail": "Not Found"}, 404)),  # no Cog answers there
 }
 """Faults that answer the order."""
 ENDINGS: dict[str, Json] = {

@@ -233,6 +233,8 @@ ANSWERS = {
     "invalid": Scripted(answer=refusal("2", "scale_by", "value_bigger_than_max")),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    "gateway_timeout": broken(524),  # a proxy in front of it
+    "no_such_model": Scripted(answer=NO_ROUTE),  # a missing checkpoint is a 400
 }
 """Faults that answer the order."""
 LOOKS = {"malformed_poll": Answer(body=b'{"id": '), "forgotten": UNKNOWN}

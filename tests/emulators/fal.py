@@ -247,6 +247,8 @@ ANSWERS = {
     "payment": Scripted(answer=answer_json({"detail": f"User is locked. Reason: Exhausted balance. {TOLD}"}, 403)),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    "gateway_timeout": broken(504),
+    "no_such_model": Scripted(answer=answer_json({"detail": f"Application not found: {TOLD}"}, 404)),
 }
 """Faults that answer the order."""
 POLLS = {"malformed_poll": MALFORMED, "forgotten": Scripted(answer=answer_json({"detail": TOLD}, 404))}

@@ -155,6 +155,8 @@ _FAULTS: dict[str, Scripted] = {
     "invalid": Scripted(answer=refusal(422, "scale: too large")),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    "gateway_timeout": Scripted(answer=Answer(status=524, body=b"<html>")),
+    "no_such_model": Scripted(answer=refusal(404, "no such upscaler")),
 }
 _POLL_FAULTS: dict[str, Scripted] = {
     "malformed_poll": MALFORMED,

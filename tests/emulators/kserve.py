@@ -133,6 +133,9 @@ _FAULTS: dict[str, Scripted] = {
     "invalid": Scripted(answer=refusal(400, "image cannot be decoded")),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    # In the words of a gateway; in those of the server itself they would mean that its queue is full.
+    "gateway_timeout": Scripted(answer=Answer(status=504, body=b"upstream request timeout")),
+    "no_such_model": Scripted(answer=refusal(404, "Model with name upscaler does not exist.")),
     "no_output": Scripted(answer=answer_json({"model_name": "upscaler", "outputs": []})),
 }
 

@@ -146,6 +146,8 @@ _FAULTS: dict[str, Scripted] = {
     "invalid": Scripted(answer=refusal(400, "invalid_value")),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    "gateway_timeout": Scripted(answer=refusal(504, None, "server_error")),
+    "no_such_model": Scripted(answer=refusal(404, "model_not_found")),
     "no_output": Scripted(answer=answer_json({"created": 1_795_000_000, "data": [], "usage": usage()})),
 }
 

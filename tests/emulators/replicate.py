@@ -250,6 +250,8 @@ ANSWERS = {
     "invalid": Scripted(answer=_problem(422, "Input validation failed", f"- input.scale: {TOLD}")),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
+    "gateway_timeout": broken(524),
+    "no_such_model": Scripted(answer=_problem(404, "Not found", TOLD)),
 }
 """Faults that answer the order."""
 POLLS = {"malformed_poll": MALFORMED, "forgotten": Scripted(answer=_problem(404, "Not found", TOLD))}
