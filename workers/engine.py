@@ -32,7 +32,7 @@ class WakingWorker(Worker):
             queue_name=queue_name(pool),
             redis_pool=services.redis,
             handle_signals=False,
-            max_jobs=min(runner.free, AT_ONCE),
+            max_jobs=AT_ONCE,
             max_tries=1,
             keep_result=0,
             log_results=False,

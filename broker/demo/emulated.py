@@ -171,14 +171,14 @@ async def emulator(name: str, directory: Path, *, checkout: Path = CHECKOUT) -> 
         raise EmulatorMissing(f"{program} is not there: this demo runs in a checkout of Lethe, where its emulators are")
     folder = directory.absolute() / "provider"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = folder / "emulator.log"
-    log.unlink(missing_ok=True)
+    log_file = folder / "emulator.log"
+    log_file.unlink(missing_ok=True)
     environment = {key: value for key, value in inherited_environment().items() if key in _NEEDS}
     argv = (sys.executable, "-m", emulated.module, "--seconds", str(_WORK_S))
-    child = spawn(argv, name=f"the emulator of {name}", env=environment, log=log, cwd=checkout)
+    child = spawn(argv, name=f"the emulator of {name}", env=environment, log=log_file, cwd=checkout)
     try:
-        await child.wait_ready(lambda: bool(_URL.search(log.read_text())), timeout_s=_START_WITHIN_S)
-        found = _URL.search(log.read_text())
+        await child.wait_ready(lambda: bool(_URL.search(log_file.read_text())), timeout_s=_START_WITHIN_S)
+        found = _URL.search(log_file.read_text())
         assert found
         yield Emulator(emulated, found[0], folder)
     finally:
