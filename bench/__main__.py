@@ -4,16 +4,17 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import engine, idle, jobs, keys, memory, models
+from bench import engine, idle, jobs, keys, litellm, many, memory, models, relay
 from bench.machine import describe
-from bench.report import Chapter, render
+from bench.report import Chapter, merged, render
 from bench.scale import FULL, QUICK, Scale
 from bench.stack import Stack, open_stack
 
@@ -27,6 +28,9 @@ MEASURES: dict[str, Measure] = {
     "uploads": memory.uploads,
     "models": models.throughput,
     "large": models.large,
+    "relay": relay.overhead,
+    "failover": relay.failover,
+    "many": many.held,
     "counted": idle.counted,
     "keyholder": keys.keyholder,
     "arq-latency": engine.arq_latency,
@@ -34,24 +38,32 @@ MEASURES: dict[str, Measure] = {
 }
 DATA = Path(".lethe/data")
 PAGE = Path("docs/performance.md")
+LITELLM_HELP = "Compare with LiteLLM as well: the interpreter beside which it is installed."
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Small samples, nothing slow: a minute, for a first look.")
-@click.option("--only", multiple=True, type=click.Choice(list(MEASURES)), help="Measure this alone; may be repeated.")
+@click.option(
+    "--only", multiple=True, type=click.Choice([*MEASURES, "litellm"]), help="Measure this alone; may be repeated."
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Where to write the page; by default docs/performance.md."
 )
+@click.option("--merge", is_flag=True, help="Put what is measured into the page that is there, and keep the rest.")
+@click.option("--litellm", "interpreter", type=click.Path(exists=True, path_type=Path), help=LITELLM_HELP)
 @click.option("--data", default=DATA, show_default=True, type=click.Path(path_type=Path), help="Programs and weights.")
-def main(quick: bool, only: tuple[str, ...], output: Path | None, data: Path) -> None:
+def main(
+    *, quick: bool, only: tuple[str, ...], output: Path | None, merge: bool, interpreter: Path | None, data: Path
+) -> None:
     """Measure on real servers, started for this alone, and write the page."""
     machine = describe(data, sys.argv[1:])
     scale = QUICK if quick else FULL
-    names = [name for name in MEASURES if (name in only if only else name not in scale.left_out)]
+    measures = MEASURES | ({"litellm": partial(litellm.beside, interpreter=interpreter)} if interpreter else {})
+    names = [name for name in measures if (name in only if only else name not in scale.left_out)]
     began_s = time.monotonic()
-    chapters = asyncio.run(measure(names, scale, data))
-    page = render(machine, chapters)
-    target = output or (PAGE if not only and not quick else None)
+    chapters = asyncio.run(measure({name: measures[name] for name in names}, scale, data))
+    target = output or (PAGE if merge or not (only or quick) else None)
+    page = merged(PAGE.read_text(), machine, chapters) if merge else render(machine, chapters)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page)
@@ -59,7 +71,7 @@ def main(quick: bool, only: tuple[str, ...], output: Path | None, data: Path) ->
     print(f"{time.monotonic() - began_s:.0f} s" + (f"; written to {target}" if target else "; nothing was written"))
 
 
-async def measure(names: list[str], scale: Scale, data: Path) -> list[Chapter]:
+async def measure(measures: Mapping[str, Measure], scale: Scale, data: Path) -> list[Chapter]:
     """Take the named figures one after the other, each on the same servers."""
     chapters: list[Chapter] = []
     console = Console(stderr=True)
@@ -67,10 +79,10 @@ async def measure(names: list[str], scale: Scale, data: Path) -> list[Chapter]:
     with tempfile.TemporaryDirectory(dir=data.parent, prefix="bench-", ignore_cleanup_errors=True) as folder:
         async with open_stack(Path(folder) / "stack", data_directory=data) as stack:
             with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-                task = progress.add_task("", total=len(names))
-                for name in names:
+                task = progress.add_task("", total=len(measures))
+                for name, take in measures.items():
                     progress.update(task, description=name)
-                    chapters.append(await MEASURES[name](stack, scale))
+                    chapters.append(await take(stack, scale))
                     await stack.forget()
                     progress.advance(task)
     return chapters

@@ -13,7 +13,7 @@ from broker.services import Services, open_services
 from broker.settings import load_settings
 from broker.store.processes import Facts
 from workers.engine import WakingWorker
-from workers.outcomes import Ending
+from workers.outcomes import Ending, HandOver
 from workers.runner import Runner
 
 POOL = "listener"
@@ -33,7 +33,7 @@ class Listening(Runner):
         await self._redis.rpush(HEARD, f"{job_id.hex} {heard_ns}")
 
 
-async def _never(job: Job, ending: Ending | None = None) -> Any:
+async def _never(job: Job, ending: Ending | HandOver | None = None) -> Any:
     raise AssertionError(job.id, ending)
 
 

@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,8 +37,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     within_s: float = 600.0
     body_bytes: int = 100_000
     body_file: str = ""
+    parameters: str = ""
+    """What a user types, as JSON."""
+    posts: str = ""
+    """A job in words, as JSON, to be posted instead of an upload."""
+    orders: str = ""
+    """JSON for an Images API, whoever speaks it: its answer is the picture, there is no job."""
     waits: bool = False
     """Whether a phone waits for its job to be final before it sends the next one."""
+    fetches: bool = False
+    """Whether it then gets the first output."""
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,24 +89,52 @@ class Phone:
         return int(answered[9:12]), await self._reader.readexactly(length)
 
 
+async def send_order(phone: Phone, plan: Plan, token: str, body: memoryview) -> bool:
+    """Order a picture at an Images API; tell whether there is one in the answer."""
+    del plan
+    secret = f"Authorization: Bearer {token}\r\nContent-Type: application/json"
+    status, shown = await phone.ask(f"POST /v1/images/generations HTTP/1.1\r\n{secret}", body)
+    return status == 200 and b'"b64_json":' in shown
+
+
 async def send_job(phone: Phone, plan: Plan, token: str, body: memoryview) -> bool:
-    """Put one upload and, where the plan says so, wait until its job is final; tell whether all went well."""
-    path, secret = f"/v1/jobs/{uuid4()}", f"Authorization: Bearer {token}"
-    status, _ = await phone.ask(f"PUT {path}?{plan.query} HTTP/1.1\r\n{secret}\r\nContent-Type: image/jpeg", body)
-    if not plan.waits or status != 202:
-        return status == 202
+    """Put or post one job and, where the plan says so, wait until it is final; tell whether all went well."""
+    secret = f"Authorization: Bearer {token}"
+    path = await _posted(phone, secret, body) if plan.posts else await _put(phone, plan, secret, body)
+    return await _awaited(phone, plan, path, secret) if path and plan.waits else bool(path)
+
+
+async def _put(phone: Phone, plan: Plan, secret: str, body: memoryview) -> str:
+    path = f"/v1/jobs/{uuid4()}"
+    head = f"PUT {path}?{plan.query} HTTP/1.1\r\n{secret}\r\nContent-Type: image/jpeg{_typed(plan)}"
+    status, _ = await phone.ask(head, body)
+    return path if status == 202 else ""
+
+
+async def _posted(phone: Phone, secret: str, body: memoryview) -> str:
+    head = f"POST /v1/jobs HTTP/1.1\r\n{secret}\r\nContent-Type: application/json\r\nIdempotency-Key: {uuid4()}"
+    status, shown = await phone.ask(head, body)
+    return f"/v1/jobs/{_id_in(shown)}" if status == 202 else ""
+
+
+async def _awaited(phone: Phone, plan: Plan, path: str, secret: str) -> bool:
     while True:
         status, shown = await phone.ask(f"GET {path} HTTP/1.1\r\n{secret}\r\nPrefer: wait={WAIT_S}")
         if status != 200:
             return False
         state = shown.partition(b'"status":"')[2].partition(b'"')[0]
         if state in FINAL:
-            return state == b"succeeded"
+            break
+    if state != b"succeeded" or not plan.fetches:
+        return state == b"succeeded"
+    status, output = await phone.ask(f"GET {path}/outputs/0 HTTP/1.1\r\n{secret}")
+    return status == 200 and output.startswith(JPEG_HEAD[:3])
 
 
 async def carry_out(plan: Plan) -> Tally:
     """Let all phones work off the plan."""
     body = memoryview(_body(plan))
+    send = send_order if plan.orders else send_job
     numbers, latencies_ms = itertools.count(), list[float]()
     failed = 0
     async with _phones(plan) as phones:
@@ -107,7 +144,7 @@ async def carry_out(plan: Plan) -> Tally:
             nonlocal failed
             for number in _until(numbers, plan, began_s):
                 sent_s = time.perf_counter()
-                if await send_job(phone, plan, plan.tokens[number % len(plan.tokens)], body):
+                if await send(phone, plan, plan.tokens[number % len(plan.tokens)], body):
                     latencies_ms.append((time.perf_counter() - sent_s) * 1000)
                 else:
                     failed += 1
@@ -140,6 +177,16 @@ async def _phones(plan: Plan) -> AsyncGenerator[list[Phone]]:
             writer.close()
 
 
+def _id_in(shown: bytes) -> str:
+    return shown.partition(b'"id":"')[2][:36].decode()
+
+
+def _typed(plan: Plan) -> str:
+    if not plan.parameters:
+        return ""
+    return f"\r\nLethe-Parameters: {urlsafe_b64encode(plan.parameters.encode()).decode().rstrip('=')}"
+
+
 def _until(numbers: Iterator[int], plan: Plan, began_s: float) -> Iterator[int]:
     for number in numbers:
         if number >= plan.count or time.perf_counter() - began_s >= plan.within_s:
@@ -148,6 +195,8 @@ def _until(numbers: Iterator[int], plan: Plan, began_s: float) -> Iterator[int]:
 
 
 def _body(plan: Plan) -> bytes:
+    if words := plan.orders or plan.posts:
+        return words.encode()
     if plan.body_file:
         return Path(plan.body_file).read_bytes()
     return JPEG_HEAD + os.urandom(plan.body_bytes - len(JPEG_HEAD))

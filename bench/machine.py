@@ -54,7 +54,18 @@ def _commit() -> str:
 
 def peak_rss_bytes(pid: int) -> int:
     """Return the most memory that a process has had, as the kernel counts it (VmHWM)."""
+    return _status_bytes(pid, "VmHWM:")
+
+
+def tree_pss_bytes(pid: int) -> int:
+    """Return the memory of a process and all below it, every shared page divided among those that have it (PSS)."""
+    line = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(line.split()[1]) * 1024 + sum(tree_pss_bytes(int(child)) for child in children)
+
+
+def _status_bytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return 0

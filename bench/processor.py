@@ -41,6 +41,6 @@ def cost_figures(rounds: list[Costs], what: str) -> tuple[Figure, ...]:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the processor time that a process and its living descendants have taken."""
+    """Return the processor time that a process and all below it have taken, those that have ended included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S + sum(cpu_s(child) for child in children_of(pid))
+    return sum(map(int, fields[11:15])) / TICKS_PER_S + sum(cpu_s(child) for child in children_of(pid))

@@ -1,10 +1,14 @@
 """What was measured, as values and as docs/performance.md; nothing here measures."""
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
+
+_BOUND = re.compile(r"^\| (?P<name>[^|]+) \| \*\*[^|]+\*\* \| [≤≥][^|]* \| (?P<verdict>[^|]+) \|", re.MULTILINE)
+_SUMMED = re.compile(r"^\d+ of \d+ budgets are met\..*$", re.MULTILINE)
 
 
 class Bound(StrEnum):
@@ -55,6 +59,10 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
 
     title: str
     figures: tuple[Figure, ...]
+    taken: str = ""
+    """When, where and beside what, where that is not what the page says at its top."""
+    notes: tuple[str, ...] = ()
+    """Paragraphs that say what the figures mean."""
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,18 +97,42 @@ def render(machine: Machine, chapters: Sequence[Chapter]) -> str:
     """Write the whole page."""
     lines = ["# Performance", "", "Written by `make bench`; nobody edits it by hand.", ""]
     lines += _table(("what", "value"), [(name, value) for name, value in machine.facts.items()])
-    lines += ["", _summary(chapters), ""]
+    sections = [_section(chapter) for chapter in chapters]
+    return _page("\n".join(lines), sections)
+
+
+def merged(page: str, machine: Machine, chapters: Sequence[Chapter]) -> str:
+    """Put chapters in the place of those of the same title, or at the end; each says when it was taken."""
+    head, *kept = page.rstrip().split("\n## ")
+    sections = {section.partition("\n")[0]: f"## {section.rstrip()}" for section in kept}
     for chapter in chapters:
-        lines += [f"## {chapter.title}", ""]
-        lines += _table(("figure", "value", "budget", "verdict", "rounds"), [_row(f) for f in chapter.figures])
-        lines += ["", *(f"- *{figure.name}*: {figure.method}" for figure in chapter.figures), ""]
-    return "\n".join(lines).rstrip() + "\n"
+        sections[chapter.title] = _section(msgspec.structs.replace(chapter, taken=_taken(machine)))
+    return _page(_SUMMED.sub("", head).rstrip(), list(sections.values()))
 
 
-def _summary(chapters: Sequence[Chapter]) -> str:
-    bound = [figure for chapter in chapters for figure in chapter.figures if figure.budget is not None]
-    missed = [figure.name for figure in bound if figure.verdict.startswith("**")]
-    kept = f"{len(bound) - len(missed)} of {len(bound)} budgets are met."
+def _page(head: str, sections: Sequence[str]) -> str:
+    body = "\n\n".join(sections)
+    return f"{head}\n\n{_summary(body)}\n\n{body}\n"
+
+
+def _taken(machine: Machine) -> str:
+    return "Taken by itself: " + "; ".join(f"{name} {value}" for name, value in machine.facts.items()) + "."
+
+
+def _section(chapter: Chapter) -> str:
+    lines = [f"## {chapter.title}", "", *([chapter.taken, ""] if chapter.taken else [])]
+    lines += _table(("figure", "value", "budget", "verdict", "rounds"), [_row(f) for f in chapter.figures])
+    lines += ["", *(f"- *{figure.name}*: {figure.method}" for figure in chapter.figures)]
+    for note in chapter.notes:
+        lines += ["", note]
+    return "\n".join(lines)
+
+
+def _summary(body: str) -> str:
+    """Count the budgets of a page's tables, and name those that are missed."""
+    verdicts = [(found["name"], found["verdict"]) for found in _BOUND.finditer(body)]
+    missed = [name for name, verdict in verdicts if verdict.startswith("**")]
+    kept = f"{len(verdicts) - len(missed)} of {len(verdicts)} budgets are met."
     return f"{kept} Missed: {'; '.join(missed)}." if missed else kept
 
 

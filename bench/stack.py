@@ -27,19 +27,20 @@ STOP_WITHIN_S = 15.0
 
 
 class Running:
-    """One guarded process of ours."""
+    """One process: one of ours behind its guard, or a program that has none."""
 
-    def __init__(self, guard: Child) -> None:
-        self._guard = guard
+    def __init__(self, child: Child, *, pid: int = 0) -> None:
+        self._child = child
+        self._pid = pid
 
     @property
     def pid(self) -> int:
-        """The process itself; its guard is its parent."""
-        return children_of(self._guard.pid)[0]
+        """The process itself; the guard of one of ours is its parent."""
+        return self._pid or children_of(self._child.pid)[0]
 
-    async def until(self, is_ready: Callable[[], bool | Awaitable[bool]]) -> None:
+    async def until(self, is_ready: Callable[[], bool | Awaitable[bool]], *, within_s: float = READY_WITHIN_S) -> None:
         """Wait until it says so; raise with the last lines of its log when it ends before."""
-        await self._guard.wait_ready(is_ready, timeout_s=READY_WITHIN_S)
+        await self._child.wait_ready(is_ready, timeout_s=within_s)
 
 
 class Stack:
@@ -67,11 +68,16 @@ class Stack:
         async with self.database.connection() as connection, connection.transaction():
             # Rows of open copies cannot be deleted, and that is as it should be everywhere else.
             await connection.execute("ALTER TABLE custody DISABLE TRIGGER USER")
-            await connection.execute("TRUNCATE jobs, custody, outputs, receipts")
+            await connection.execute("TRUNCATE jobs, custody, outputs, receipts CASCADE")
             await connection.execute("ALTER TABLE custody ENABLE TRIGGER USER")
         await self.redis.execute_command("FLUSHDB")  # pyright: ignore[reportUnknownMemberType]
         for blob in self._blobs.iterdir():
             blob.unlink(missing_ok=True)
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of it lies."""
+        return Path(self.settings.receipt_key_file).parent.absolute()
 
     @property
     def _blobs(self) -> Path:
@@ -81,7 +87,7 @@ class Stack:
     async def broker(self, **changed: object) -> AsyncGenerator[Running]:
         """Run one broker process."""
         url = f"http://127.0.0.1:{self.port}/health/live"
-        async with self._process("broker", ["-m", "broker"], lambda: _answers(url), changed) as running:
+        async with self._process("broker", ["-m", "broker"], lambda: answers(url), changed) as running:
             yield running
 
     @asynccontextmanager
@@ -107,6 +113,17 @@ class Stack:
             yield
         finally:
             await self.processes.leave(process.id)
+
+    @asynccontextmanager
+    async def program(self, name: str, command: list[str], **environment: str) -> AsyncGenerator[Running]:
+        """Run a program that is not ours: without a guard, and without our care for what is freed, which costs time."""
+        known = {key: value for key, value in inherited_environment().items() if key in {"PATH", "HOME", "LANG"}}
+        log = self.embedded.logs / f"{name}.log"
+        child = spawn(command, name=name, env={**known, **environment}, log=log, cwd=HERE.parent)
+        try:
+            yield Running(child, pid=child.pid)
+        finally:
+            await child.stop(grace_s=STOP_WITHIN_S)
 
     @asynccontextmanager
     async def _process(
@@ -159,12 +176,27 @@ async def open_stack(directory: Path, *, data_directory: Path) -> AsyncGenerator
 def environment_of(settings: Settings) -> dict[str, str]:
     """Settings as the variables that a child process reads."""
     encoded: dict[str, object] = msgspec.to_builtins(settings)
-    return {name: str(value) for name, value in encoded.items()}
+    return {name: str(value) for name, value in encoded.items() if value is not None}
 
 
 def children_of(pid: int) -> list[int]:
     """Return the processes that a process has started and not yet buried."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether a server answers well."""
+    try:
+        return httpx.get(url, timeout=1.0).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _settings(embedded: Embedded, directory: Path, data_directory: Path) -> Settings:
@@ -177,24 +209,11 @@ def _settings(embedded: Embedded, directory: Path, data_directory: Path) -> Sett
         profile=str(HERE / "profile.toml"),
         config_file=str(HERE / "lethe.toml"),
         data_dir=str(data_directory.absolute()),
-        listen=f"127.0.0.1:{_free_port()}",
+        listen=f"127.0.0.1:{free_port()}",
         operator_listen="127.0.0.1:0",
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(path) == 0
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=1.0).is_success
-    except httpx.HTTPError:
-        return False

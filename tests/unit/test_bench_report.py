@@ -2,7 +2,11 @@
 
 import pytest
 
-from bench.report import Chapter, Figure, Machine, at_least, at_most, number, percentile, render
+from bench.emulated import Moment
+from bench.litellm import DIRECT, LITELLM, Side, added_ms
+from bench.load import Tally
+from bench.relay import gaps_ms
+from bench.report import Chapter, Figure, Machine, at_least, at_most, merged, number, percentile, render
 
 MACHINE = Machine(facts={"date": "2031-01-01", "command": "`python -m bench`", "python": "3.11.0"})
 
@@ -76,3 +80,59 @@ def test_a_percentile_is_never_beyond_what_was_measured() -> None:
     """With few samples the 99th percentile is the largest at most."""
     assert percentile([1, 2, 3], 50) == 2
     assert percentile([1, 2, 3], 99) <= 3
+
+
+OLD = render(MACHINE, [Chapter(title="First", figures=(figure(1, name="slow", budget=at_least(2)),))])
+
+
+def test_a_chapter_that_is_taken_by_itself_replaces_its_own_and_no_other() -> None:
+    """What was measured before stays word for word; the new chapter says when and how it was taken."""
+    other = Chapter(title="Second", figures=(figure(7, name="new", budget=at_least(2)),))
+
+    once = merged(OLD, MACHINE, [other])
+    twice = merged(once, Machine(facts={"date": "2031-02-02"}), [other])
+
+    kept = OLD.partition("## First")[2].rstrip()
+    assert kept in once
+    assert kept in twice
+    assert "Taken by itself: date 2031-01-01; command `python -m bench`; python 3.11.0." in once
+    assert twice.count("## Second") == 1
+    assert "2031-02-02" in twice
+    assert "2031-01-01; command" not in twice
+
+
+def test_the_head_of_a_merged_page_counts_all_of_its_budgets() -> None:
+    """A budget that an old chapter misses is not forgotten with the next merge."""
+    page = merged(OLD, MACHINE, [Chapter(title="Second", figures=(figure(7, name="new", budget=at_least(2)),))])
+
+    assert "1 of 2 budgets are met. Missed: slow." in page.partition("## ")[0]
+    assert merged(page, MACHINE, []) == page
+
+
+def test_notes_stand_below_the_figures() -> None:
+    """What a figure means is said where it stands."""
+    chapter = Chapter(title="First", figures=(figure(1),), notes=("Slower, since it does more.",))
+
+    assert render(MACHINE, [chapter]).endswith("- *jobs*: counted.\n\nSlower, since it does more.\n")
+
+
+def test_what_is_added_is_counted_from_the_api_itself_in_the_same_round() -> None:
+    """A slow round of the machine is no cost of who is measured."""
+
+    def side(name: str, *rounds: float) -> Side:
+        tallies = [Tally(done=2, failed=0, took_s=1, cpu_s=0, latencies_ms=[ms, ms]) for ms in rounds]
+        return Side(name=name, at_once=8, tallies=tallies, cpu_ms=[1.0] * len(rounds))
+
+    direct, through = side(DIRECT, 50, 80), side(LITELLM, 60, 100)
+
+    assert added_ms([direct, through], through, 50) == (10, 20)
+
+
+def test_the_gap_is_from_the_first_providers_answer_to_the_next_ones_request() -> None:
+    """The first one's own time and the second one's are not in it; a job that went astray is no figure."""
+    refused = [Moment(path="/v1/images/edits", came_ns=0, went_ns=5_000_000)]
+    asked = [Moment(path="/v1/images/edits", came_ns=25_000_000, went_ns=99_000_000)]
+
+    assert gaps_ms(refused, asked) == [20]
+    with pytest.raises(ValueError, match="zip"):
+        gaps_ms(refused, [])
