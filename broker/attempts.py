@@ -55,20 +55,24 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         return self.ended_at is None
 
     @property
+    def may_run(self) -> bool:
+        """Whether it may still be worked on over there, so that it has to be stopped."""
+        # Canceled is what settle writes over an attempt that was still open.
+        return self.is_open or self.kind in {FailureKind.UNCERTAIN, FailureKind.CANCELED}
+
+    @property
     def is_untraceable(self) -> bool:
         """Whether an order may have arrived of which nobody has a handle."""
         if self.handle is not None and self.handle.id:
             return False
-        # Canceled is what settle writes over an attempt that was still open.
-        return self.is_open or self.kind in {FailureKind.UNCERTAIN, FailureKind.CANCELED}
+        return self.may_run
 
     @property
     def needs_asking(self) -> bool:
         """Whether the provider has to be asked to stop or to delete something."""
         if self.handle is None:
             return False
-        may_run = self.is_open or self.kind is FailureKind.CANCELED
-        return may_run or bool(self.handle.uploads) or self.deletes is Deletes.API
+        return self.may_run or bool(self.handle.uploads) or self.deletes is Deletes.API
 
 
 class Disposition(msgspec.Struct, frozen=True, kw_only=True):

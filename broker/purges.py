@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
+import msgspec
 import structlog
 
-from broker.attempts import Attempt, Disposition, dispose
+from broker.attempts import Attempt, AttemptState, Disposition, dispose
 from broker.custody import Copy, Domain, Evidence
 from broker.errors import StoreUnavailable
-from broker.jobs import Job
+from broker.jobs import Job, Outcome
 from broker.metrics import Metrics
 from broker.receipts import Signer, exposure_of, provider_copies, settled_at, statement
 from broker.store.stores import Stores
@@ -34,9 +35,21 @@ async def ask_nobody(attempt: Attempt) -> Purge | None:
 
 
 class Purges:
-    """States what is known of every copy at a provider; asks through `ask`, which only relay workers have."""
+    """
+    States what is known of every copy at a provider; asks through `ask`, which only relay workers have.
 
-    def __init__(self, stores: Stores, *, signer: Signer, metrics: Metrics, ask: AskProvider = ask_nobody) -> None:
+    `may_ask` says whether this process may speak to providers now: without its lease it may not.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        *,
+        signer: Signer,
+        metrics: Metrics,
+        ask: AskProvider = ask_nobody,
+        may_ask: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._jobs = stores.jobs
         self._attempts = stores.attempts
         self._custody = stores.custody
@@ -44,17 +57,30 @@ class Purges:
         self._signer = signer
         self._metrics = metrics
         self._ask = ask
+        self._may_ask = may_ask
 
     async def at_settle(self, job_id: UUID, copies: Sequence[Copy]) -> None:
         """Ask once, within five seconds, and state what is known; the rest is asked for after the final state."""
         if not any(copy.domain is Domain.PROVIDER for copy in copies):
             return
-        attempts = [attempt for attempt in await self._attempts.of_job(job_id) if attempt.is_outside]
+        attempts = await self._outside(job_id)
         answers = await asyncio.gather(*(self._asked(attempt, within_s=AT_SETTLE_S) for attempt in attempts))
         for attempt, purge in zip(attempts, answers, strict=True):
             await self._state(attempt, purge, copies)
             if attempt.is_open:
                 await self._attempts.failed(attempt.id, ProviderFailure(FailureKind.CANCELED))
+
+    async def _outside(self, job_id: UUID) -> list[Attempt]:
+        attempts = [attempt for attempt in await self._attempts.of_job(job_id) if attempt.is_outside]
+        if not any(attempt.is_open for attempt in attempts):
+            return attempts
+        job = await self._jobs.get(job_id)
+        if job is None or job.outcome is not Outcome.SUCCEEDED:
+            return attempts
+        # Whoever decided died before it could say so of the attempt that delivered: the last one.
+        await self._attempts.succeeded(attempts[-1].id, cost_usd=None)
+        delivered = msgspec.structs.replace(attempts[-1], state=AttemptState.SUCCEEDED, ended_at=job.decided_at)
+        return [*attempts[:-1], delivered]
 
     async def go_on(self, attempt: Attempt) -> bool:
         """Ask once more for a final job; True when nothing is left to ask, and the next receipt says so."""
@@ -67,7 +93,7 @@ class Purges:
         return True
 
     async def _asked(self, attempt: Attempt, *, within_s: float) -> Purge | None:
-        if not attempt.needs_asking:
+        if not attempt.needs_asking or not self._may_ask():
             return None
         try:
             async with asyncio.timeout(within_s):
@@ -103,5 +129,11 @@ class Purges:
     async def _next_receipt(self, job: Job) -> tuple[int, str, str]:
         revision = await self._receipts.revision(job.id) + 1
         copies = await self._custody.copies(job.id)
-        receipt = statement(job, copies, exposure=exposure_of(copies), settled_at=settled_at(copies), revision=revision)
+        # Outputs of ours that were destroyed since are no part of what was settled.
+        settled = settled_at([copy for copy in copies if _is_before(copy, job)])
+        receipt = statement(job, copies, exposure=exposure_of(copies), settled_at=settled, revision=revision)
         return revision, self._signer.sign(receipt), provider_copies(copies)
+
+
+def _is_before(copy: Copy, job: Job) -> bool:
+    return copy.closed_at is not None and job.finalized_at is not None and copy.closed_at <= job.finalized_at

@@ -136,7 +136,7 @@ def _wire(
     # A connection of its own: a busy process must not lose its lease in the queue for the others.
     heartbeat = Database(settings.postgres_dsn, connections=1)
     lease = Lease(ProcessStore(heartbeat), guard, role=role, lease_s=settings.lease_s, facts=facts)
-    purges = Purges(stores, signer=signer, metrics=metrics, ask=ask)
+    purges = Purges(stores, signer=signer, metrics=metrics, ask=ask, may_ask=lambda: lease.is_valid)
     settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics, purges=purges)
     intake = Intake(
         stores,

@@ -41,6 +41,8 @@ FULL_AGAIN_S = 2.0
 FETCHES_PER_PICTURE = 4
 """How many outputs are under way from each provider for every picture that may be open: fetching is mostly waiting."""
 ORDER_AGAIN_S = (0.5, 2.0)
+REFUSED = frozenset({FailureKind.INVALID_INPUT, FailureKind.CONTENT_REJECTED})
+"""What is said of a task, and so of the same task that was sent before."""
 
 
 class Outside:
@@ -75,7 +77,9 @@ class Outside:
         if outlet is None:
             return HandOver(pool=self._services.config.current.providers[name].pool)
         attempt_id = resumed.id if resumed is not None else uuid4()
-        async with self._seats.taken(name, attempt_id, limit=outlet.configured.concurrency) as is_seated:
+        # An order that runs over there has its place, whoever waits for one.
+        limit = outlet.configured.concurrency if resumed is None else 0
+        async with self._seats.taken(name, attempt_id, limit=limit) as is_seated:
             if not is_seated:
                 return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
             began_s = time.monotonic()
@@ -138,14 +142,21 @@ class Outside:
         return await self._ordered(outlet, task, listener)
 
     async def _ordered(self, outlet: Outlet, task: Task, listener: OrderListener) -> Snapshot:
-        for pause_s in ORDER_AGAIN_S if outlet.adapter.terms.has_client_ids else ():
+        may_be_there, detail = False, ""
+        for pause_s in (*ORDER_AGAIN_S, None) if outlet.adapter.terms.has_client_ids else (None,):
             try:
                 return await outlet.adapter.submit(task, listener)
             except ProviderFailure as exc:
-                if exc.kind is not FailureKind.UNCERTAIN:
+                may_be_there = may_be_there or exc.kind is FailureKind.UNCERTAIN
+                exc.is_unsent = exc.is_unsent and not may_be_there
+                if not may_be_there or exc.kind in REFUSED:
                     raise
+                detail = exc.detail
+            if pause_s is None:
+                break
             await asyncio.sleep(pause_s)  # under the same id it is the same order, whatever became of the first
-        return await outlet.adapter.submit(task, listener)
+        # That the last try was turned away says nothing of the first.
+        raise ProviderFailure(FailureKind.UNCERTAIN, detail)
 
     async def _resume(self, work: Work, outlet: Outlet, attempt: Attempt, listener: OrderListener) -> Snapshot:
         handle = attempt.handle
@@ -158,6 +169,8 @@ class Outside:
         except ProviderFailure as exc:
             if exc.kind is not FailureKind.LOST or not outlet.adapter.terms.has_client_ids:
                 raise
+        if work.lost is not None:
+            raise Stopped(work.lost)
         # It never arrived, or cannot be asked for: under the same id it is the same order.
         with Plaintext() as plaintext:
             files = await self._clean_files(work, outlet, plaintext)

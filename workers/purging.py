@@ -10,8 +10,9 @@ from broker.errors import BrokerError
 from broker.forgetting import forget_frames
 from broker.purges import CLAIM_S, Purges
 from broker.services import Services
-from providers.base import FailureKind, ProviderFailure, Purge
+from providers.base import FailureKind, Handle, Progress, Provider, ProviderFailure, Purge
 from workers.adapters import Adapters
+from workers.waiting import is_of_question
 
 log = structlog.get_logger()
 
@@ -30,13 +31,18 @@ class Purging:
         if outlet is None or attempt.handle is None:
             return None
         try:
-            if attempt.is_open or attempt.kind is FailureKind.CANCELED:
-                await outlet.adapter.cancel(attempt.handle)
-            return await outlet.adapter.purge(attempt.handle)
+            may_run = attempt.may_run and bool(attempt.handle.id)
+            has_ended = not may_run or await _has_ended(outlet.adapter, attempt.handle)
+            purge = await outlet.adapter.purge(attempt.handle)
+            # An order that goes on may still make what was not there to be deleted.
+            return purge if has_ended else None
         except ProviderFailure as exc:
             forget_frames(exc)
             log.warning("purge_failed", attempt=str(attempt.id), code=exc.kind)
-            return None
+        except Exception:
+            # An adapter that breaks must not end the purges of the others, nor hold up a job's final state.
+            log.exception("purge_broke", attempt=str(attempt.id), provider=attempt.provider)
+        return None
 
     async def run(self, services: Services) -> None:
         """Go on with purges of final jobs until cancelled."""
@@ -51,6 +57,18 @@ class Purging:
                 log.warning("purges_postponed", code=exc.code)
 
 
+async def _has_ended(adapter: Provider, handle: Handle) -> bool:
+    """Have an order stopped; where the provider does not say that it is, ask how it stands."""
+    if await adapter.cancel(handle):
+        return True
+    try:
+        return (await adapter.poll(handle)).progress is Progress.SUCCEEDED
+    except ProviderFailure as exc:
+        if exc.kind is FailureKind.LOST:
+            return not adapter.terms.has_client_ids  # such a one may know it, and have no call to say so
+        return not is_of_question(exc)
+
+
 async def _all(purges: Purges, due: Iterable[Attempt]) -> None:
     async with asyncio.TaskGroup() as tasks:
         for attempt in due:
@@ -62,3 +80,6 @@ async def _one(purges: Purges, attempt: Attempt) -> None:
         await purges.go_on(attempt)
     except BrokerError as exc:
         log.warning("purge_postponed", attempt=str(attempt.id), code=exc.code)
+    except Exception:
+        # One attempt that cannot be stated must not end this worker's purges.
+        log.exception("purge_broke", attempt=str(attempt.id), provider=attempt.provider)

@@ -53,9 +53,6 @@ class RouteWalk:
     async def end(self) -> Ending | HandOver:
         """Return how the job ends, or where it goes on."""
         resumed = await self._remember()
-        if resumed is not None and resumed.provider not in self._config.providers:
-            await self._services.stores.attempts.failed(resumed.id, ProviderFailure(FailureKind.UNCERTAIN))
-            return provider_failed(FailureKind.UNCERTAIN)
         while True:
             step = await self._next() if resumed is None else self._again(resumed)
             if not isinstance(step, Again):
@@ -86,28 +83,40 @@ class RouteWalk:
         ]
         return next((attempt for attempt in past if attempt.is_open), None)
 
-    def _again(self, resumed: Attempt) -> Again | HandOver:
+    def _again(self, resumed: Attempt) -> Again | Ending | HandOver:
         if self._attempts.is_here(resumed.provider):
             return Again(provider=resumed.provider)
-        return HandOver(pool=self._config.providers[resumed.provider].pool)
+        known = self._config.providers.get(resumed.provider)
+        # Nobody can ask any more; settle states what that leaves unknown.
+        return provider_failed(FailureKind.UNCERTAIN) if known is None else HandOver(pool=known.pool)
 
     async def _next(self) -> Again | Ending | HandOver:
-        try:
-            ranked = await self._services.fleet.candidates(self._work.needs, job_id=self._work.job.id)
-        except (OperationUnavailable, Refused) as exc:
-            return provider_failed(self._tried[-1].kind) if self._tried else failed(exc.code)
-        step = self._after(ranked) if self._tried else Again(provider=await self._first(ranked))
-        if isinstance(step, GiveUp):
-            return provider_failed(step.kind)
+        step = await self._chosen()
+        if not isinstance(step, Again):
+            return step
+        if self._work.lost is not None:
+            return self._work.lost
         if not self._attempts.is_here(step.provider) or step.after_s > LONG_WAIT_S:
             return HandOver(pool=self._config.providers[step.provider].pool, after_s=step.after_s)
         await asyncio.sleep(step.after_s)
         return step
 
+    async def _chosen(self) -> Again | Ending | HandOver:
+        if self._work.lost is not None and not self._tried:
+            return self._work.lost
+        try:
+            ranked = await self._services.fleet.candidates(self._work.needs, job_id=self._work.job.id)
+        except (OperationUnavailable, Refused) as exc:
+            return provider_failed(self._tried[-1].kind) if self._tried else failed(exc.code)
+        ranked = [name for name in ranked if name in self._config.providers]
+        if not ranked and not self._tried:
+            return HandOver(pool=self._work.job.pool)  # to whoever knows the configuration that has just come
+        step = self._after(ranked) if self._tried else Again(provider=await self._first(ranked))
+        return provider_failed(step.kind) if isinstance(step, GiveUp) else step
+
     def _after(self, ranked: list[str]) -> Again | GiveUp:
-        known = [name for name in ranked if name in self._config.providers]
-        estimates = {name: self._expected_usd(name) for name in known}
-        return after_failure(self._route, known, self._tried, estimates=estimates)
+        estimates = {name: self._expected_usd(name) for name in ranked}
+        return after_failure(self._route, ranked, self._tried, estimates=estimates)
 
     async def _first(self, ranked: list[str]) -> str:
         """Choose the first that takes work; one that is to be found out about lets one job at a time through."""
@@ -122,4 +131,7 @@ class RouteWalk:
         return Tried(provider=provider, kind=failure.kind, after_s=failure.after_s, cost_usd=cost_usd)
 
     def _expected_usd(self, provider: str) -> float:
-        return self._config.providers[provider].models[self._route.operation].cost_usd
+        # A provider that was taken out while its order ran is not configured any more.
+        known = self._config.providers.get(provider)
+        model = known.models.get(self._route.operation) if known is not None else None
+        return 0.0 if model is None else model.cost_usd

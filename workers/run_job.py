@@ -20,6 +20,9 @@ from workers.work import Work
 log = structlog.get_logger()
 
 DECIDE_AGAIN_S = 0.5
+AT_ONCE = 4
+"""So often a job is claimed before who hands it on makes it wait."""
+SLOWEST_S = 10.0
 
 
 class JobRun:
@@ -69,14 +72,22 @@ class JobRun:
         route = config.route(job.operation)
         if route is None:
             return failed("operation_unavailable")
-        uploads = await self._stores.custody.uploads(job.id)
-        work = Work(job=job, uploads=uploads, texts=await open_texts(self._stores, job, uploads))
+        work = await self._work(job)
         return await RouteWalk(self._services, self._attempts, work, config=config, route=route).end()
 
+    async def _work(self, job: Job) -> Work:
+        uploads = await self._stores.custody.uploads(job.id)
+        try:
+            return Work(job=job, uploads=uploads, texts=await open_texts(self._stores, job, uploads))
+        except Stopped as exc:
+            # An order that is under way needs nothing of it any more.
+            return Work(job=job, uploads=uploads, texts={}, lost=exc.ending)
+
     async def _hand_over(self, job: Job, over: HandOver) -> None:
-        queued = await self._stores.jobs.retry(job, pool=over.pool, after_s=over.after_s)
+        after_s = over.after_s or _slowed_s(job.attempts)
+        queued = await self._stores.jobs.retry(job, pool=over.pool, after_s=after_s)
         self._services.metrics.attempts.labels(operation=job.operation, result=AttemptResult.RETRIED).inc()
-        if over.after_s == 0:
+        if after_s == 0:
             await self._services.bell.ring(queued.id, fence=queued.fence, pool=queued.pool)
 
     async def _decide(self, job: Job, ending: Ending) -> Job:
@@ -93,6 +104,11 @@ class JobRun:
                 # Nothing is held any more; when the lease ends meanwhile, the job is rescued and this raises.
                 log.warning("decision_postponed", job_id=str(job.id))
                 await asyncio.sleep(DECIDE_AGAIN_S)
+
+
+def _slowed_s(claims: int) -> float:
+    """Let a job go round ever more slowly: workers that do not agree who has it would pass it on without end."""
+    return 0.0 if claims <= AT_ONCE else min(2.0 ** (claims - AT_ONCE) / 4, SLOWEST_S)
 
 
 def _ending(job: Job, exc: Exception) -> Ending:

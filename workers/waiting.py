@@ -17,8 +17,10 @@ log = structlog.get_logger()
 
 SLOWEST_S = 10.0
 SLOWER = 1.5
-PATIENT = frozenset({FailureKind.NETWORK, FailureKind.RATE_LIMITED, FailureKind.OVERLOADED})
+PATIENT = frozenset({FailureKind.NETWORK, FailureKind.RATE_LIMITED})
 """A question that failed this way says nothing of the order: it is asked again until the job's time is up."""
+TURNED_AWAY = frozenset({FailureKind.AUTH, FailureKind.PAYMENT})
+"""We are not answered any more: the order may be done and paid for all the same."""
 BELIEVED_AFTER = 4
 """So often a provider may answer a question with a server error before the order counts as failed."""
 STORE_AGAIN_S = 0.5
@@ -91,9 +93,17 @@ class Waiting:
             try:
                 return await provider.poll(handle)
             except ProviderFailure as exc:
-                if exc.kind not in PATIENT:
-                    doubts += 1
-                    if not exc.is_unanswered or doubts > BELIEVED_AFTER:
-                        raise
+                if exc.kind in TURNED_AWAY:
+                    raise ProviderFailure(FailureKind.UNCERTAIN, f"question_{exc.kind}") from None
+                if not is_of_question(exc):
+                    raise
+                doubts += exc.kind not in {*PATIENT, FailureKind.OVERLOADED}
+                if doubts > BELIEVED_AFTER:
+                    raise
                 pause_s = min(max(exc.after_s or 0.0, pause_s * SLOWER), SLOWEST_S)
             await asyncio.sleep(pause_s)
+
+
+def is_of_question(failure: ProviderFailure) -> bool:
+    """Whether it is the question that failed, which says nothing of the order that it was about."""
+    return failure.is_unanswered or failure.kind in PATIENT or failure.kind in TURNED_AWAY

@@ -8,6 +8,7 @@ from broker.custody import What
 from broker.jobs import Job, StoredUpload
 from broker.operations import Value
 from broker.routing import Needs
+from workers.outcomes import Ending
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +17,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     job: Job
     uploads: Sequence[StoredUpload]
     texts: dict[str, Value]
+    lost: Ending | None = None
+    """How it ends unless an order that is under way delivers: what was typed cannot be opened any more."""
 
     def __repr__(self) -> str:
         """Never show what was typed."""
