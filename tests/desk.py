@@ -100,7 +100,11 @@ class Desk:
 
 def _again(failure: ProviderFailure) -> ProviderFailure:
     return ProviderFailure(
-        failure.kind, failure.detail, is_unsent=failure.is_unsent, is_unanswered=failure.is_unanswered
+        failure.kind,
+        failure.detail,
+        after_s=failure.after_s,
+        is_unsent=failure.is_unsent,
+        is_unanswered=failure.is_unanswered,
     )
 
 
