@@ -182,12 +182,14 @@ class Settler:
             copies = await self._custody.copies(job.id)
         if _uploads(copies):
             raise HolderStillAlive(f"job {job.id}")
-        receipt = statement(job, copies, exposure=exposure_of(copies), settled_at=settled_at(copies))
+        exposure = exposure_of(copies)
+        receipt = statement(job, copies, exposure=exposure, settled_at=settled_at(copies))
         final = await self._jobs.finish(
             job,
             note=self._signer.sign(receipt),
             outputs_for_s=self._outputs_for_s(job),
             provider_copies=provider_copies(copies),
+            exposure=exposure,
         )
         if final.decided_at is not None and final.finalized_at is not None:
             took_s = (final.finalized_at - final.decided_at).total_seconds()

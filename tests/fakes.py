@@ -37,6 +37,13 @@ class LyingBlobStore(BlobStore):
             await super()._delete(name)
 
 
+class HangingBlobStore(BlobStore):
+    """Never answers when a blob is to be deleted, and does not refuse either."""
+
+    async def _delete(self, name: str) -> None:
+        await asyncio.Event().wait()
+
+
 class SilentBlobStore(BlobStore):
     """Answers nothing when a blob is to be deleted."""
 
@@ -86,8 +93,12 @@ class JournalCustody(CustodyStore):
 class JournalJobs(JobStore):
     """Writes down the last write."""
 
-    async def finish(self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none") -> Job:
-        finished = await super().finish(job, note=note, outputs_for_s=outputs_for_s, provider_copies=provider_copies)
+    async def finish(
+        self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none", exposure: str = "local"
+    ) -> Job:
+        finished = await super().finish(
+            job, note=note, outputs_for_s=outputs_for_s, provider_copies=provider_copies, exposure=exposure
+        )
         Journal.write("final and receipt" if note else "final without receipt")
         return finished
 

@@ -137,7 +137,7 @@ class Outside:
             parameters=work.parameters,
             pictures=tuple(files),
             deadline_s=work.job.finish_within_s,
-            hook_url=f"{self._services.settings.public_url}/v1/hooks/{token}" if token else "",
+            hook_url=f"{self._services.settings.public_url.rstrip('/')}/v1/hooks/{token}" if token else "",
         )
         return await self._ordered(outlet, task, listener)
 

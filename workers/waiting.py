@@ -22,7 +22,7 @@ PATIENT = frozenset({FailureKind.NETWORK, FailureKind.RATE_LIMITED})
 TURNED_AWAY = frozenset({FailureKind.AUTH, FailureKind.PAYMENT})
 """We are not answered any more: the order may be done and paid for all the same."""
 BELIEVED_AFTER = 4
-"""So often a provider may answer a question with a server error before the order counts as failed."""
+"""So often a provider may answer a question with a server error before nobody knows what became of the order."""
 STORE_AGAIN_S = 0.5
 PROGRESS_EVERY_S = 2.0
 
@@ -99,7 +99,7 @@ class Waiting:
                     raise
                 doubts += exc.kind not in {*PATIENT, FailureKind.OVERLOADED}
                 if doubts > BELIEVED_AFTER:
-                    raise
+                    raise ProviderFailure(FailureKind.UNCERTAIN, exc.detail) from None
                 pause_s = min(max(exc.after_s or 0.0, pause_s * SLOWER), SLOWEST_S)
             await asyncio.sleep(pause_s)
 

@@ -189,11 +189,13 @@ class JobStore:
         """Let somebody take the settling up again after `delay_s`."""
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
-    async def finish(self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none") -> Job:
+    async def finish(
+        self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none", exposure: str = "local"
+    ) -> Job:
         """Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open."""
         try:
             return await self._guarded(
-                "finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note, provider_copies
+                "finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note, provider_copies, exposure
             )
         except asyncpg.CheckViolationError as exc:
             raise HolderStillAlive(f"job {job.id}") from exc

@@ -46,6 +46,14 @@ from tests.stack import pretend_worker, running_services
 SOON = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at IS NOT NULL"
 
 
+CROWD = """
+INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, state, queued_at, start_by, finish_by)
+SELECT gen_random_uuid(), gen_random_uuid(), (SELECT id FROM users LIMIT 1), 'noop', '{}', 'minimal', 'elsewhere',
+       'queued', now() - interval '1 minute', now() + interval '1 hour', now() + interval '1 hour'
+FROM generate_series(1, 60)
+"""
+
+
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> type[Desk]:
     """A provider of this test's own."""
@@ -138,6 +146,21 @@ async def test_an_order_that_failed_for_want_of_room_is_not_waited_for(
 
         assert (job.state, job.code) == (JobState.FAILED, "provider_overloaded")
         assert desk.calls.count("poll") == 1
+
+
+async def test_a_long_queue_in_one_pool_hides_nobody_in_another(
+    settings: Settings, tmp_path: Path, desk: type[Desk]
+) -> None:
+    """A job that waits for its time is rung for, however many older ones wait for a pool that nobody works at."""
+    desk.script["submit"] = [
+        ProviderFailure(FailureKind.RATE_LIMITED, after_s=10.5),
+        ProviderFailure(FailureKind.CONTENT_REJECTED),
+    ]
+    async with at_the_desk(settings, tmp_path) as services:
+        job = await sent(services)
+        await run_sql(settings, CROWD)
+
+        assert (await ended(services, job, within_s=25)).code == "content_rejected"
 
 
 async def test_a_busy_gateway_says_nothing_of_the_order(settings: Settings, tmp_path: Path, desk: type[Desk]) -> None:

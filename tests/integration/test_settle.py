@@ -16,6 +16,7 @@ from broker.services import Services
 from broker.settings import Settings
 from broker.store.jobs import GRACE_S
 from tests.fakes import (
+    HangingBlobStore,
     Journal,
     JournalBlobStore,
     JournalCustody,
@@ -201,6 +202,18 @@ async def test_a_silent_blob_store_leaves_the_upload_unreadable(
 
         assert blobs(settings) == []
         assert await count(settings, "custody", "evidence = 'unreadable' AND swept_at IS NULL") == 0
+
+
+async def test_a_blob_store_that_hangs_holds_up_no_end(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence without a refusal ends the same way, within the time that settle has."""
+    monkeypatch.setattr("broker.services.BlobStore", HangingBlobStore)
+    async with running_services(settings) as services:
+        await pretend_worker(services)
+        job = await claimed_job(services)
+        await services.settler.settle_or_postpone(await decided(services, job), let_go=held(job))
+        assert (await final(services, job)).state == "failed"
+        copies = await services.stores.custody.copies(job.id)
+        assert {copy.evidence for copy in copies if copy.holder == "blob"} == {"unreadable"}
 
 
 async def test_settle_waits_for_a_holder_that_lives(services: Services) -> None:

@@ -173,7 +173,7 @@ WHERE id = $1 AND fence = $2 AND state = 'settling'
 -- The last write: final state and receipt together. Postgres refuses it while a copy is open.
 WITH job AS (
     UPDATE jobs SET state = outcome, finalized_at = now(), charged = (outcome = 'succeeded'), owner = NULL,
-                    settling_until = NULL, version = version + 1, provider_copies = $7,
+                    settling_until = NULL, version = version + 1, provider_copies = $7, exposure = $8,
                     progress = CASE WHEN outcome = 'succeeded' THEN 1 ELSE progress END,
                     outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3 * interval '1 second' ELSE now() END
     WHERE id = $1 AND fence = $2 AND state = 'settling' AND outcome = $4
@@ -258,14 +258,18 @@ FROM (SELECT FROM jobs AS other JOIN jobs AS mine ON mine.id = $1
       LIMIT $2) AS before
 
 -- name: unclaimed
--- Queued jobs that nobody claimed for a while: their bell was lost, or no worker is free.
-SELECT id, fence, pool, operation, parameters,
+-- Queued jobs that nobody claimed for a while: their bell was lost, or no worker is free. Some of every pool, so that a
+-- long queue in one hides nobody in another.
+SELECT jobs.id, fence, jobs.pool, operation, parameters,
        (SELECT count(*) FROM uploads WHERE uploads.job_id = jobs.id AND uploads.what = 'upload') AS pictures,
        EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id) AS was_tried
-FROM jobs
-WHERE state = 'queued' AND queued_at < now() - $1 * interval '1 second' AND (not_before IS NULL OR not_before <= now())
+FROM (SELECT DISTINCT pool FROM jobs WHERE state = 'queued' AND finalized_at IS NULL) AS pools,
+     LATERAL (SELECT * FROM jobs AS waiting
+              WHERE waiting.state = 'queued' AND waiting.finalized_at IS NULL AND waiting.pool = pools.pool
+                AND queued_at < now() - $1 * interval '1 second' AND (not_before IS NULL OR not_before <= now())
+              ORDER BY queued_at
+              LIMIT $2) AS jobs
 ORDER BY queued_at
-LIMIT $2
 
 -- name: move
 -- A queued job waits for another pool from now on.
