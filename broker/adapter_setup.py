@@ -5,7 +5,8 @@ import msgspec
 from broker.routes import Config
 from broker.settings import resolve_secret
 from policies.toml_file import ConfigInvalid
-from providers.base import Provider, ProviderFailure, Setup
+from providers.base import Provider, Setup
+from providers.failures import ProviderFailure
 from providers.registry import ADAPTERS
 
 

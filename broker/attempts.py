@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 
 from broker.custody import Evidence
-from providers.base import Deletes, Exposure, FailureKind, Handle, Part, Purge
+from providers.base import Deletes, Exposure, Handle, Part, Purge
+from providers.failures import FailureKind
 
 PURGE_FOR_S = 86_400.0
 """How long a provider is asked to delete, counted from the end of the job."""

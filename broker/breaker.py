@@ -12,7 +12,7 @@ import structlog
 from broker.circuits import ALARMING, Circuit, CircuitState, Standing
 from broker.store.files import script
 from broker.store.redis_link import RedisLink
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 IN_A_ROW = 5
 WINDOW_S = 60

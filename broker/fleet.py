@@ -12,8 +12,9 @@ from broker.store.jobs import JobStore
 from broker.store.processes import Process, ProcessStore
 from policies.base import Facts, ProviderTerms, Refuse
 from policies.registry import Policies
-from providers.base import Estimate, Exposure, ProviderFailure
+from providers.base import Estimate, Exposure
 from providers.estimates import estimate
+from providers.failures import ProviderFailure
 
 FRESH_S = 1.0
 

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from broker.circuits import CircuitState
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -14,7 +14,8 @@ from broker.jobs import Job, Outcome
 from broker.metrics import Metrics
 from broker.receipts import Signer, exposure_of, provider_copies, settled_at, statement
 from broker.store.stores import Stores
-from providers.base import FailureKind, Part, ProviderFailure, Purge
+from providers.base import Part, Purge
+from providers.failures import FailureKind, ProviderFailure
 
 log = structlog.get_logger()
 

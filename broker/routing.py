@@ -15,7 +15,8 @@ import msgspec
 from broker.operations import OPERATIONS, Value
 from broker.routes import After, Config, Provider, Route
 from policies.base import ProviderTerms, Refuse
-from providers.base import FailureKind, Model
+from providers.base import Model
+from providers.failures import FailureKind
 from providers.templates import names_in
 
 Disclose = Callable[[ProviderTerms], Refuse | None]

@@ -1,8 +1,6 @@
 """
 What a provider is: the Provider protocol, its structs, and the one exception that it may raise.
 
-* ProviderError
-  x ProviderFailure (kind: FailureKind)
 
 A provider knows nothing of jobs, users, keys or stores.
 """
@@ -54,57 +52,6 @@ class Takes(StrEnum):
     PIXELS = "pixels"  # decoded sRGB rows in shared memory; in-house models
     UPLOAD = "upload"  # the decrypted file itself, never decoded; in-house only
     FILE = "file"  # a clean file, rebuilt from pixels: the only form that leaves our processes
-
-
-class FailureKind(StrEnum):
-    """Why a provider did not deliver; the retry loop decides on this alone."""
-
-    INVALID_INPUT = "invalid_input"  # this picture or parameter is refused, everywhere
-    CONTENT_REJECTED = "content_rejected"  # moderation refused the picture, the words or the output
-    UNSUPPORTED = "unsupported"  # this provider cannot do it, another may
-    AUTH = "auth"  # our credentials are refused
-    PAYMENT = "payment"  # our account there is empty
-    RATE_LIMITED = "rate_limited"
-    OVERLOADED = "overloaded"
-    NETWORK = "network"  # the provider was not reached, or its answer to a question was lost
-    PROVIDER_ERROR = "provider_error"
-    TIMEOUT = "timeout"  # the provider gave up waiting, or we did
-    BAD_OUTPUT = "bad_output"  # it says that it succeeded, and there is no clean output
-    LOST = "lost"  # it no longer knows the attempt
-    CANCELED = "canceled"  # somebody stopped the attempt over there
-    UNCERTAIN = "uncertain"  # the order was sent and not answered: it may be done, and paid for
-
-
-class ProviderError(Exception):
-    """Root of what providers raise."""
-
-
-class ProviderFailure(ProviderError):
-    """
-    A provider could not do the task; `detail` and `code` hold ids and codes, never content or URLs.
-
-    `after_s` is when the provider wants to be asked again. `is_unsent` says that nothing of the task has left us, so
-    that no copy can be there. `is_unanswered` says that the question failed, which says nothing of the attempt that it
-    was about. `cost_usd` is what the failure costs, where the provider says so.
-    """
-
-    def __init__(
-        self,
-        kind: FailureKind,
-        detail: str = "",
-        *,
-        after_s: float | None = None,
-        is_unsent: bool = False,
-        is_unanswered: bool = False,
-        cost_usd: float | None = None,
-    ) -> None:
-        super().__init__(f"{kind}: {detail}" if detail else str(kind))
-        self.kind = kind
-        self.detail = detail
-        self.after_s = after_s
-        self.is_unsent = is_unsent
-        self.is_unanswered = is_unanswered
-        self.cost_usd = cost_usd
 
 
 class Pixels(msgspec.Struct, frozen=True, kw_only=True):
@@ -348,31 +295,3 @@ class Provider(Protocol):
     async def aclose(self) -> None:
         """Let go of everything; may be called twice."""
         ...
-
-
-class Inline:
-    """Base of providers whose submit() always ends with the result: nothing stays behind that could be asked for."""
-
-    async def warm(self) -> None:
-        """Nothing to load."""
-
-    async def poll(self, handle: Handle) -> Snapshot:
-        """There is nothing to ask."""
-        del handle
-        raise ProviderFailure(FailureKind.LOST, "answers at once or never")
-
-    async def cancel(self, handle: Handle) -> bool:
-        """Nothing runs on: its order ended with our connection, or its outcome is not known."""
-        del handle
-        return False
-
-    async def purge(self, handle: Handle) -> Purge:
-        """Nothing can be deleted."""
-        del handle
-        return Purge()
-
-    async def healthy(self) -> None:
-        """Nothing can be asked without an order."""
-
-    async def aclose(self) -> None:
-        """Nothing to let go of."""

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from providers.base import FailureKind, ProviderFailure, Setup
+from providers.base import Setup
+from providers.failures import FailureKind, ProviderFailure
 from providers.lanes import ONE, Lanes
 
 T = TypeVar("T")

@@ -21,22 +21,9 @@ from urllib.parse import quote
 import msgspec
 
 from providers import calls
-from providers.base import (
-    Exposure,
-    FailureKind,
-    Handle,
-    Model,
-    Progress,
-    ProviderFailure,
-    Purge,
-    Reporter,
-    Setup,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-)
+from providers.base import Exposure, Handle, Model, Progress, Purge, Reporter, Setup, Snapshot, Takes, Task, Terms
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
 from providers.pictures import data_uri, files_of
 from providers.templates import check_template, outputs_of, picture_values, pointed, render
 

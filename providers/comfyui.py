@@ -25,13 +25,11 @@ from providers import calls
 from providers.base import (
     Deletes,
     Exposure,
-    FailureKind,
     Handle,
     Model,
     Output,
     Part,
     Progress,
-    ProviderFailure,
     Purge,
     Reporter,
     Setup,
@@ -43,6 +41,7 @@ from providers.base import (
 from providers.calls import Reply
 from providers.comfyui_graph import Workflow
 from providers.comfyui_jobs import ENDED, History, Job, Queue, Stored, files_in, in_queue, refused_inputs
+from providers.failures import FailureKind, ProviderFailure
 from providers.pictures import file_name, files_of, read
 from providers.templates import is_picture, names_in, picture_values, pointed
 

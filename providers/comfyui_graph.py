@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import msgspec
 
-from providers.base import FailureKind, Model, ProviderFailure
+from providers.base import Model
+from providers.failures import FailureKind, ProviderFailure
 from providers.templates import check_template, render
 
 MAX_SEED = 1 << 53

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import msgspec
 
-from providers.base import FailureKind, ProviderFailure
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 

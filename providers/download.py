@@ -19,7 +19,8 @@ import httpx
 import msgspec
 
 from providers.addresses import is_public
-from providers.base import FailureKind, Output, ProviderFailure
+from providers.base import Output
+from providers.failures import FailureKind, ProviderFailure
 from providers.kinds import HEAD_BYTES, media_type_of
 from providers.memory import append, output_memory
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from providers.base import Estimate, FailureKind, ProviderFailure
+from providers.base import Estimate
+from providers.failures import FailureKind, ProviderFailure
 
 SCALES = (2, 3, 4)
 QUALITIES = ("fast", "best")

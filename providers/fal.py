@@ -22,13 +22,11 @@ from providers import calls
 from providers.base import (
     Deletes,
     Exposure,
-    FailureKind,
     Handle,
     Model,
     Output,
     Part,
     Progress,
-    ProviderFailure,
     Purge,
     Reporter,
     Setup,
@@ -38,6 +36,7 @@ from providers.base import (
     Terms,
 )
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
 from providers.fal_errors import KINDS, refused, told_by
 from providers.pictures import data_uri, files_of
 from providers.templates import check_template, outputs_of, picture_values, pointed, render, wants_picture

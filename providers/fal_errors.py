@@ -3,8 +3,8 @@
 import msgspec
 
 from providers import calls
-from providers.base import FailureKind, ProviderFailure
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
 
 CLIENT_CLOSED = 499
 

@@ -46,13 +46,11 @@ from providers import calls
 from providers.base import (
     Deletes,
     Exposure,
-    FailureKind,
     File,
     Handle,
     Model,
     Output,
     Progress,
-    ProviderFailure,
     Purge,
     Reporter,
     Setup,
@@ -63,6 +61,7 @@ from providers.base import (
 )
 from providers.calls import Reply
 from providers.endpoint import Endpoint, Options
+from providers.failures import FailureKind, ProviderFailure
 from providers.pictures import data_uri, file_name, files_of, in_base64, read
 from providers.templates import outputs_of, picture_values, pointed, render
 

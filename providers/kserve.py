@@ -26,22 +26,10 @@ from urllib.parse import quote
 import msgspec
 
 from providers import calls
-from providers.base import (
-    Exposure,
-    FailureKind,
-    Inline,
-    Model,
-    Output,
-    Progress,
-    ProviderFailure,
-    Reporter,
-    Setup,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-)
+from providers.base import Exposure, Model, Output, Progress, Reporter, Setup, Snapshot, Takes, Task, Terms
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from providers.pictures import files_of, read
 from providers.templates import check_template, picture_values, render
 from providers.tensors import DATATYPES, LENGTH, Tensor, described, pictures_in, pictures_tensor, value_tensor

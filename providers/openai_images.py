@@ -27,23 +27,10 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from providers import calls
-from providers.base import (
-    Exposure,
-    FailureKind,
-    File,
-    Inline,
-    Model,
-    Output,
-    Progress,
-    ProviderFailure,
-    Reporter,
-    Setup,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-)
+from providers.base import Exposure, File, Model, Output, Progress, Reporter, Setup, Snapshot, Takes, Task, Terms
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from providers.pictures import data_uri, file_name, files_of, read
 from providers.templates import check_template, is_picture, names_in, outputs_of, picture_values, render
 

@@ -3,7 +3,8 @@
 import base64
 import os
 
-from providers.base import FailureKind, File, ProviderFailure, Task
+from providers.base import File, Task
+from providers.failures import FailureKind, ProviderFailure
 
 _SUFFIXES = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 

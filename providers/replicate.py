@@ -23,13 +23,11 @@ from providers import calls
 from providers.base import (
     Deletes,
     Exposure,
-    FailureKind,
     File,
     Handle,
     Model,
     Part,
     Progress,
-    ProviderFailure,
     Purge,
     Reporter,
     Setup,
@@ -39,6 +37,7 @@ from providers.base import (
     Terms,
 )
 from providers.calls import Reply
+from providers.failures import FailureKind, ProviderFailure
 from providers.lanes import ONE, Lanes
 from providers.pictures import data_uri, file_name, files_of, read
 from providers.templates import check_template, outputs_of, picture_values, pointed, render, wants_picture

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import msgspec
 
-from providers.base import FailureKind, Model, Output, ProviderFailure
+from providers.base import Model, Output
+from providers.failures import FailureKind, ProviderFailure
 
 _NAME = re.compile(r"\$([a-z][a-z0-9_]*)(?::(.*))?", re.DOTALL)
 _LIKE_A_NAME = re.compile(r"\$\{?[A-Za-z]")

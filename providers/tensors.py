@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from providers.base import FailureKind, ProviderFailure
+from providers.failures import FailureKind, ProviderFailure
 from providers.templates import decode_base64, outputs_of
 
 LENGTH: Final = "Inference-Header-Content-Length"

@@ -10,7 +10,6 @@ from providers.base import (
     Handle,
     Part,
     Progress,
-    ProviderFailure,
     Purge,
     Reporter,
     Setup,
@@ -19,6 +18,7 @@ from providers.base import (
     Task,
     Terms,
 )
+from providers.failures import ProviderFailure
 from providers.registry import ADAPTERS
 from tests.relay import (
     route,

@@ -10,7 +10,7 @@ from broker.secret_memory import harden
 from broker.settings import load_settings
 from broker.starting import in_words
 from policies.registry import load_profile
-from providers.base import ProviderFailure
+from providers.failures import ProviderFailure
 from workers.images.errors import SandboxUnavailable
 from workers.main import work
 

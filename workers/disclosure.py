@@ -7,7 +7,8 @@ A picture is never made smaller in pixels on the way: who asked for ten megapixe
 from typing import Final
 
 from broker.sniff import ImageKind
-from providers.base import FailureKind, File, Pixels, ProviderFailure, Upload
+from providers.base import File, Pixels, Upload
+from providers.failures import FailureKind, ProviderFailure
 from workers.images.zygote import Zygote
 from workers.plaintext import overwrite
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from broker.breaker import Breaker
-from providers.base import FailureKind, Inline, Provider, ProviderFailure
+from providers.base import Provider
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 
 log = structlog.get_logger()
 

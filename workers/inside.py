@@ -6,8 +6,9 @@ from uuid import uuid4
 from broker.jobs import Job, Outcome
 from broker.services import Services
 from policies.base import Facts, Refuse
-from providers.base import FailureKind, Handle, Picture, Pixels, Provider, ProviderFailure, Snapshot, Takes, Task
+from providers.base import Handle, Picture, Pixels, Provider, Snapshot, Takes, Task
 from providers.estimates import estimate
+from providers.failures import FailureKind, ProviderFailure
 from workers.adapters import Adapters
 from workers.images.errors import EncodingFailed
 from workers.images.zygote import Zygote

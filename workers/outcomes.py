@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from broker.jobs import Outcome, Output
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 CODES: dict[FailureKind, str] = {
     FailureKind.INVALID_INPUT: "invalid_image",

@@ -20,8 +20,9 @@ from broker.jobs import Job, Outcome, Output
 from broker.services import Services
 from broker.store.attempts import NewAttempt
 from policies.base import Facts
-from providers.base import FailureKind, File, Handle, Part, ProviderFailure, Snapshot, Task
+from providers.base import File, Handle, Part, Snapshot, Task
 from providers.download import EXPIRED, Fetched
+from providers.failures import FailureKind, ProviderFailure
 from workers.adapters import Adapters, Outlet
 from workers.disclosure import clean_file
 from workers.images.zygote import Zygote

@@ -10,7 +10,8 @@ from broker.errors import BrokerError
 from broker.forgetting import forget_frames
 from broker.purges import CLAIM_S, Purges
 from broker.services import Services
-from providers.base import FailureKind, Handle, Progress, Provider, ProviderFailure, Purge
+from providers.base import Handle, Progress, Provider, Purge
+from providers.failures import FailureKind, ProviderFailure
 from workers.adapters import Adapters
 from workers.waiting import is_of_question
 

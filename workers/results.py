@@ -8,8 +8,9 @@ from broker.services import Services
 from broker.sniff import ImageKind
 from policies.base import Facts
 from providers import base
-from providers.base import FailureKind, Pixels, ProviderFailure, Upload
+from providers.base import Pixels, Upload
 from providers.download import Fetched
+from providers.failures import FailureKind, ProviderFailure
 from providers.kinds import VIDEOS
 from workers.images.errors import EncodingFailed, InvalidImage
 from workers.images.orders import ImageLimits

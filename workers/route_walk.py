@@ -10,7 +10,7 @@ from broker.forgetting import forget_frames
 from broker.routes import Config, Route
 from broker.routing import LONG_WAIT_S, Again, GiveUp, Tried, after_failure
 from broker.services import Services
-from providers.base import FailureKind, ProviderFailure
+from providers.failures import FailureKind, ProviderFailure
 from workers.adapters import Adapters
 from workers.inside import Inside
 from workers.outcomes import Ending, HandOver, failed, provider_failed

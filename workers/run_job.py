@@ -10,7 +10,7 @@ from broker.forgetting import forget_frames
 from broker.jobs import Job, Outcome
 from broker.metrics import AttemptResult
 from broker.services import Services
-from providers.base import ProviderFailure
+from providers.failures import ProviderFailure
 from workers.images.errors import InvalidImage
 from workers.opening import open_texts
 from workers.outcomes import Ending, HandOver, Stopped, failed, provider_failed

@@ -10,7 +10,8 @@ from broker.changes import heard
 from broker.errors import Unavailable
 from broker.jobs import Job
 from broker.services import Services
-from providers.base import FailureKind, Handle, Progress, Provider, ProviderFailure, Snapshot
+from providers.base import Handle, Progress, Provider, Snapshot
+from providers.failures import FailureKind, ProviderFailure
 from workers.progress import Progress as JobProgress
 
 log = structlog.get_logger()

@@ -11,7 +11,8 @@ from broker.errors import IllegalTransition
 from broker.jobs import Job
 from broker.store.database import Database
 from broker.store.files import statements
-from providers.base import Deletes, Exposure, Handle, Part, ProviderFailure
+from providers.base import Deletes, Exposure, Handle, Part
+from providers.failures import ProviderFailure
 
 SQL = statements("attempts")
 BATCH = 50

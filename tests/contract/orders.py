@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 from PIL import Image
 
-from providers.base import File, Handle, Output, Picture, Progress, Provider, ProviderFailure, Snapshot, Task
+from providers.base import File, Handle, Output, Picture, Progress, Provider, Snapshot, Task
+from providers.failures import ProviderFailure
 from tests.emulators.base import Emulator
 from tests.emulators.case import Case
 from tests.pictures import photo

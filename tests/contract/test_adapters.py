@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from providers.base import Deletes, Exposure, FailureKind, Handle, Inline, Progress, Provider, ProviderFailure, Takes
+from providers.base import Deletes, Exposure, Handle, Progress, Provider, Takes
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from tests.contract.cases import CASES
 from tests.contract.orders import (
     FILE_NAME,

@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, Handle, Model, ProviderFailure, Setup, Snapshot
+from providers.base import Handle, Model, Setup, Snapshot
 from providers.cog import Cog
+from providers.failures import FailureKind, ProviderFailure
 from tests.contract.orders import failure_of, task, until
 from tests.emulators.base import Answer, Scripted, answer_json, running
 from tests.emulators.cog import CASE, CogEmulator, make

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, Handle, Model, Progress, ProviderFailure, Purge, Setup, Snapshot, Task
+from providers.base import Handle, Model, Progress, Purge, Setup, Snapshot, Task
 from providers.cog import Cog
+from providers.failures import FailureKind, ProviderFailure
 from tests.contract.orders import failure_of, task, until
 from tests.emulators.cog import CASE
 from tests.peers import Peer, free_port, running_peer

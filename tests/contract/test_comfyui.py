@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from providers.base import FailureKind, Handle, Progress, ProviderFailure
+from providers.base import Handle, Progress
 from providers.comfyui import ComfyUI
+from providers.failures import FailureKind, ProviderFailure
 from tests.contract.orders import failure_of, finish, run, task
 from tests.emulators.base import LOST_AFTER_WORK, Scripted, answer_json, running
 from tests.emulators.comfyui import CASE, ComfyEmulator, make

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from providers.base import FailureKind, Handle, Part, ProviderFailure, Purge, Task
+from providers.base import Handle, Part, Purge, Task
 from providers.comfyui import ComfyUI
+from providers.failures import FailureKind, ProviderFailure
 from tests.contract.orders import finish, task
 from tests.emulators.base import Scripted, broken, running
 from tests.emulators.comfyui import CASE, ComfyEmulator, make

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, Model, Part, ProviderFailure, Purge, Setup
+from providers.base import Model, Part, Purge, Setup
 from providers.comfyui import ComfyUI
+from providers.failures import FailureKind, ProviderFailure
 from tests.contract.orders import failure_of, picture, run, task
 from tests.emulators.base import Scripted, running
 from tests.emulators.comfyui import CASE, WORKFLOW, ComfyEmulator, make

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, Handle, Model, Part, ProviderFailure, Purge
+from providers.base import Handle, Model, Part, Purge
+from providers.failures import FailureKind, ProviderFailure
 from providers.fal import KEPT_S, Fal
 from tests.contract.orders import failure_of, finish, picture, run, stored, task, until
 from tests.emulators.base import Answer, Emulator, Scripted, Seen, answer_json, broken, running

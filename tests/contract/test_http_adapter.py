@@ -10,18 +10,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import (
-    FailureKind,
-    File,
-    Handle,
-    Part,
-    Progress,
-    ProviderFailure,
-    Purge,
-    Setup,
-    Snapshot,
-    Task,
-)
+from providers.base import File, Handle, Part, Progress, Purge, Setup, Snapshot, Task
+from providers.failures import FailureKind, ProviderFailure
 from providers.http import Http
 from tests.contract.orders import FILE_NAME, failure_of, finish, picture, run
 from tests.emulators.base import LOST, Answer, Scripted, answer_json, running

@@ -8,14 +8,8 @@ import msgspec
 import pytest
 
 from providers import http
-from providers.base import (
-    FailureKind,
-    File,
-    Model,
-    ProviderFailure,
-    Setup,
-    Task,
-)
+from providers.base import File, Model, Setup, Task
+from providers.failures import FailureKind, ProviderFailure
 from providers.http import Http
 from tests.contract.orders import failure_of, picture
 from tests.emulators.base import Scripted, running

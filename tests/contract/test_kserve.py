@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, File, Model, ProviderFailure, Task
+from providers.base import File, Model, Task
+from providers.failures import FailureKind, ProviderFailure
 from providers.kserve import KServe
 from providers.tensors import LENGTH
 from tests.contract.orders import failure_of, picture, run

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import pytest
 
-from providers.base import FailureKind, File, Task
+from providers.base import File, Task
+from providers.failures import FailureKind
 from providers.kserve import KServe
 from tests.contract.orders import failure_of, picture, run
 from tests.emulators.base import Answer, Scripted, answer_json, running

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, Model, ProviderFailure, Setup
+from providers.base import Model, Setup
+from providers.failures import FailureKind, ProviderFailure
 from providers.kserve import KServe
 from tests.contract.orders import failure_of, picture, run, task
 from tests.emulators.base import running

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, File, Model, ProviderFailure, Setup, Task
+from providers.base import File, Model, Setup, Task
+from providers.failures import FailureKind, ProviderFailure
 from providers.openai_images import NEVER_SENT, OpenAIImages
 from tests.contract.orders import FILE_NAME, failure_of, picture, run, until
 from tests.emulators.base import LOST, Answer, Scripted, answer_json, running

@@ -9,21 +9,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from providers.base import (
-    Deletes,
-    Exposure,
-    FailureKind,
-    Handle,
-    Pixels,
-    Progress,
-    Provider,
-    ProviderFailure,
-    Purge,
-    Snapshot,
-    Takes,
-    Task,
-    Upload,
-)
+from providers.base import Deletes, Exposure, Handle, Pixels, Progress, Provider, Purge, Snapshot, Takes, Task, Upload
+from providers.failures import FailureKind, ProviderFailure
 from tests.pictures import in_memory, photo, upload_in_memory
 from tests.reporters import Heard, Unheard
 from workers.models.noop import Noop

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from providers.base import FailureKind, File, Handle, Model, Part, Progress, ProviderFailure, Purge
+from providers.base import File, Handle, Model, Part, Progress, Purge
+from providers.failures import FailureKind, ProviderFailure
 from providers.replicate import INLINE_BYTES, Replicate
 from tests.contract.orders import failure_of, finish, picture, run, task, until
 from tests.emulators.base import (

@@ -17,7 +17,8 @@ from broker.api import hooks
 from broker.hints import CHANNEL
 from broker.log import capture_log, configure_log
 from broker.store.attempts import NewAttempt
-from providers.base import Deletes, Exposure, FailureKind, Part, ProviderFailure
+from providers.base import Deletes, Exposure, Part
+from providers.failures import FailureKind, ProviderFailure
 from tests.api_client import Api
 from tests.checks import plant
 from tests.lifecycle import claimed_job, eventually

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from providers.base import Exposure, FailureKind, Provider
+from providers.base import Exposure, Provider
+from providers.failures import FailureKind
 from tests.emulators.base import Emulator
 
 FAULTS: dict[str, FailureKind | None] = {

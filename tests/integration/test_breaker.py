@@ -12,7 +12,7 @@ from broker.breaker import Breaker
 from broker.circuits import CircuitState, Standing
 from broker.log import capture_log
 from broker.queue import connect
-from providers.base import FailureKind
+from providers.failures import FailureKind
 from tests.lifecycle import eventually
 from tests.stack import Servers
 

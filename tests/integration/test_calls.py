@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from providers import calls
-from providers.base import FailureKind, ProviderFailure, Setup
+from providers.base import Setup
+from providers.failures import FailureKind, ProviderFailure
 from tests.emulators.base import LOST, Answer, Emulator, Scripted, Seen, answer_json, running
 
 SECRET = "sk-canary5f0e"

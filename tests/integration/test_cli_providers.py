@@ -14,7 +14,7 @@ from broker.breaker import Breaker
 from broker.cli import main
 from broker.queue import connect
 from broker.slots import Slots
-from providers.base import FailureKind
+from providers.failures import FailureKind
 from tests.relay import SECRET_VARIABLE, replicate, route
 from tests.stack import Servers
 

@@ -9,8 +9,10 @@ import pytest
 from broker.jobs import JobState
 from broker.services import Services
 from broker.settings import Settings
-from providers.base import FailureKind, Handle, Inline, ProviderFailure, Reporter, Setup, Snapshot, Task, Terms
+from providers.base import Handle, Reporter, Setup, Snapshot, Task, Terms
+from providers.failures import FailureKind, ProviderFailure
 from providers.http import Http
+from providers.inline import Inline
 from providers.registry import ADAPTERS
 from tests.emulators.base import LOST, LOST_AFTER_WORK, Scripted, running
 from tests.emulators.cog import CogEmulator

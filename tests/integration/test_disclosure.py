@@ -9,7 +9,8 @@ import pytest_asyncio
 from PIL import Image
 
 from broker.sniff import ImageKind
-from providers.base import FailureKind, File, Pixels, ProviderFailure, Upload
+from providers.base import File, Pixels, Upload
+from providers.failures import FailureKind, ProviderFailure
 from tests.delivery import output_memories
 from tests.images_corpus import BLOCKS, LEFT, RIGHT, marked, marker, saved, two_halves
 from workers.disclosure import clean_file

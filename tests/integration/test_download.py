@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from providers.base import FailureKind, Output, ProviderFailure
+from providers.base import Output
 from providers.download import Downloader, DownloadRules, Fetched
+from providers.failures import FailureKind, ProviderFailure
 from tests.delivery import PUBLIC, Delivery, Internet, Page, answers, output_memories
 from tests.keyholder_process import wait_until
 

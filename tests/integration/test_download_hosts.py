@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from providers.base import FailureKind, Output, ProviderFailure
+from providers.base import Output
 from providers.download import Downloader, DownloadRules
+from providers.failures import FailureKind, ProviderFailure
 from tests.delivery import OTHER, PUBLIC, PUBLIC_V6, Delivery, Internet, Page, answers, output_memories
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(1000)

@@ -9,7 +9,7 @@ import pytest
 from broker.errors import Refused
 from broker.jobs import JobState
 from broker.settings import Settings
-from providers.base import FailureKind
+from providers.failures import FailureKind
 from tests.emulators.base import broken, running
 from tests.emulators.replicate import SECRET, ReplicateEmulator, script
 from tests.relay import (

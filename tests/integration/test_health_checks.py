@@ -11,18 +11,9 @@ from broker.breaker import Breaker
 from broker.circuits import CircuitState, Standing
 from broker.log import capture_log
 from broker.queue import connect
-from providers.base import (
-    Exposure,
-    FailureKind,
-    Inline,
-    Provider,
-    ProviderFailure,
-    Reporter,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-)
+from providers.base import Exposure, Provider, Reporter, Snapshot, Takes, Task, Terms
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from tests.lifecycle import eventually
 from tests.stack import Servers
 from workers import health

@@ -11,7 +11,8 @@ from broker.jobs import JobState
 from broker.routes import Config
 from broker.services import Services
 from broker.settings import Settings
-from providers.base import FailureKind, Provider, ProviderFailure, Reporter, Snapshot, Task, Terms
+from providers.base import Provider, Reporter, Snapshot, Task, Terms
+from providers.failures import FailureKind, ProviderFailure
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.lifecycle import eventually

@@ -7,7 +7,7 @@ from broker.api.operator import look_at_providers
 from broker.circuits import CircuitState
 from broker.metrics import ProviderFigures, render
 from broker.settings import Settings
-from providers.base import FailureKind
+from providers.failures import FailureKind
 from tests.lifecycle import eventually
 from tests.relay import replicate, route, settings_with
 from tests.stack import running_services

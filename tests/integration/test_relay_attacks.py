@@ -16,17 +16,8 @@ from broker.purges import Purges
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.attempts import NewAttempt
-from providers.base import (
-    Deletes,
-    Exposure,
-    FailureKind,
-    Handle,
-    Part,
-    Progress,
-    ProviderFailure,
-    Purge,
-    Snapshot,
-)
+from providers.base import Deletes, Exposure, Handle, Part, Progress, Purge, Snapshot
+from providers.failures import FailureKind, ProviderFailure
 from tests.desk import DESK, Desk, config, own_desk
 from tests.lifecycle import claimed_job, eventually, let_go, run_sql
 from tests.relay import (

@@ -8,9 +8,7 @@ import pytest
 from broker.jobs import JobState
 from broker.routes import Config
 from broker.settings import Settings
-from providers.base import (
-    Provider,
-)
+from providers.base import Provider
 from tests.desk import Desk, config, own_desk
 from tests.lifecycle import run_sql
 from tests.relay import (

@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 from numpy.typing import NDArray
 
-from providers.base import FailureKind, Pixels, ProviderFailure, Task
+from providers.base import Pixels, Task
+from providers.failures import FailureKind, ProviderFailure
 from tests.pictures import in_memory, photo
 from tests.reporters import Unheard, pixels_of
 from workers.models import restyle

@@ -10,7 +10,7 @@ from broker.attempts import AttemptState
 from broker.jobs import Job, JobState
 from broker.services import Services
 from broker.settings import Settings
-from providers.base import FailureKind
+from providers.failures import FailureKind
 from tests.emulators.base import Answer, Scripted, running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.lifecycle import eventually, reread

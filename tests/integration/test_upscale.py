@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from broker.wheels import MODEL_DIGESTS
-from providers.base import FailureKind, Pixels, ProviderFailure, Task
+from providers.base import Pixels, Task
+from providers.failures import FailureKind, ProviderFailure
 from tests.pictures import in_memory, photo
 from tests.reporters import Heard, Unheard, pixels_of
 from workers.models.frames import destroy, frame

@@ -7,7 +7,7 @@ import pytest
 
 from broker.routes import After, Route
 from broker.routing import BACK_OFF_S, LONG_WAIT_S, RETRY, Again, GiveUp, Tried, after_failure
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 ALL = ("a", "b", "c")
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from broker.attempts import PURGE_FOR_S, Attempt, AttemptState, Disposition, by_terms, dispose
 from broker.custody import PROVIDER_EVIDENCE, Evidence
-from providers.base import Deletes, Exposure, FailureKind, Handle, Part, Purge
+from providers.base import Deletes, Exposure, Handle, Part, Purge
+from providers.failures import FailureKind
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 HANDLE = Handle(id="p1", operation="upscale")

@@ -12,7 +12,7 @@ from broker.circuits import (
     Circuit,
     CircuitState,
 )
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 NOW_S = 1_700_000_000.0
 TRANSPORT = (

@@ -11,7 +11,8 @@ from broker.config import DEFAULT_FILE, read_config
 from broker.routes import InhouseProvider, OutsideProvider, Route
 from broker.routing import BACK_OFF_S, LONG_WAIT_S, RETRY, Needs, cannot
 from policies.toml_file import TomlFile
-from providers.base import FailureKind, Model
+from providers.base import Model
+from providers.failures import FailureKind
 from workers.outside import FULL_AGAIN_S
 from workers.seats import WAIT_S
 

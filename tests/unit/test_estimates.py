@@ -2,8 +2,9 @@
 
 import pytest
 
-from providers.base import Estimate, FailureKind, ProviderFailure
+from providers.base import Estimate
 from providers.estimates import estimate, scale_of, variant_of
+from providers.failures import FailureKind, ProviderFailure
 
 RATES = {"fast-2": 5.0, "best": 300.0, "pencil": 0.1}
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.circuits import CircuitState
 from broker.jobs import JobState
 from broker.metrics import CONTENT_TYPE, AttemptResult, Held, JobCount, Metrics, ProviderFigures, Snapshot, render
-from providers.base import FailureKind
+from providers.failures import FailureKind
 
 LABELS = {"state", "operation", "pool", "outcome", "provider", "result", "what", "le"}
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"

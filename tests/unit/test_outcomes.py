@@ -3,7 +3,7 @@
 import pytest
 
 from broker.jobs import Outcome
-from providers.base import FailureKind
+from providers.failures import FailureKind
 from workers.outcomes import CODES, Ending, HandOver, Stopped, failed, provider_failed
 
 

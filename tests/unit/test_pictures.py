@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from providers.base import FailureKind, File, Pixels, ProviderFailure, Task
+from providers.base import File, Pixels, Task
+from providers.failures import FailureKind, ProviderFailure
 from providers.pictures import data_uri, file_name, files_of, in_base64, read
 
 BYTES = bytes(range(256)) * 5

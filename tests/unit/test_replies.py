@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from providers.base import FailureKind, ProviderFailure
 from providers.calls import KINDS, Reply, decoded, kind_of, refused
+from providers.failures import FailureKind, ProviderFailure
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ from broker.routes import After, Config, OutsideProvider, Provider, Route
 from broker.routing import Again, Needs, Standing, Tried, after_failure, candidates, explain
 from policies.base import ProviderTerms, RefusalCode, Refuse
 from policies.disclosure import Disclosure
-from providers.base import Exposure, FailureKind
+from providers.base import Exposure
+from providers.failures import FailureKind
 from tests.routes import EDIT, MOST, TAKES_ALL, UPSCALE, anybody, config, ours, provider, ranked
 
 OPEN = Standing(is_open=True)

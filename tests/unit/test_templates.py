@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.base import FailureKind, Model, Output, ProviderFailure
+from providers.base import Model, Output
+from providers.failures import FailureKind, ProviderFailure
 from providers.templates import (
     check_template,
     decode_base64,

@@ -6,7 +6,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from providers.base import FailureKind, Pixels, ProviderFailure, Task, Terms
+from providers.base import Pixels, Task, Terms
+from providers.failures import FailureKind, ProviderFailure
 from workers.plaintext import overwrite
 
 Frame = NDArray[np.uint8]

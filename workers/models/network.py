@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from providers.base import FailureKind, ProviderFailure
+from providers.failures import FailureKind, ProviderFailure
 from workers.models.frames import Frame
 from workers.models.tiles import Box, Tile
 from workers.models.weights import Weights, find

@@ -7,20 +7,9 @@ import os
 from time import perf_counter
 from typing import ClassVar
 
-from providers.base import (
-    Exposure,
-    FailureKind,
-    Inline,
-    Output,
-    Progress,
-    ProviderFailure,
-    Reporter,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-    Upload,
-)
+from providers.base import Exposure, Output, Progress, Reporter, Snapshot, Takes, Task, Terms, Upload
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 
 ANSWER = b"ok"
 # Under a millisecond each, so that the event loop goes on, and a cancel is heard, without a thread.

@@ -9,21 +9,10 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from providers.base import (
-    Estimate,
-    Exposure,
-    FailureKind,
-    Inline,
-    Output,
-    Progress,
-    ProviderFailure,
-    Reporter,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-)
+from providers.base import Estimate, Exposure, Output, Progress, Reporter, Snapshot, Takes, Task, Terms
 from providers.estimates import PIXELS_PER_MEGAPIXEL, estimate
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from workers.models.frames import Frame, only_pixels
 from workers.models.painter import Painter
 from workers.models.tiles import Box, Tile, plan

@@ -11,23 +11,10 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from providers.base import (
-    Estimate,
-    Exposure,
-    FailureKind,
-    Inline,
-    Output,
-    Pixels,
-    Progress,
-    ProviderFailure,
-    Reporter,
-    Share,
-    Snapshot,
-    Takes,
-    Task,
-    Terms,
-)
+from providers.base import Estimate, Exposure, Output, Pixels, Progress, Reporter, Share, Snapshot, Takes, Task, Terms
 from providers.estimates import PIXELS_PER_MEGAPIXEL, SCALES, estimate, scale_of, variant_of
+from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from workers.models.frames import Frame, only_pixels
 from workers.models.network import Network, Scratch
 from workers.models.painter import Painter

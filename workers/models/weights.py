@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from broker.wheels import MODEL_DIGESTS
-from providers.base import FailureKind, ProviderFailure
+from providers.failures import FailureKind, ProviderFailure
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
