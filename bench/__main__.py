@@ -63,7 +63,8 @@ def main(
     began_s = time.monotonic()
     chapters = asyncio.run(measure({name: measures[name] for name in names}, scale, data))
     target = output or (PAGE if merge or not (only or quick) else None)
-    page = merged(PAGE.read_text(), machine, chapters) if merge else render(machine, chapters)
+    before = PAGE.read_text() if PAGE.exists() else ""
+    page = merged(before, machine, chapters) if merge else render(machine, chapters, before="" if only else before)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page)

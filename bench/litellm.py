@@ -33,6 +33,19 @@ general_settings: {{ master_key: {key} }}
 """
 
 
+NOTES = (
+    "Lethe with one broker and one relay worker. Both share the cores with the emulated API and the load. "
+    "`make bench-litellm` installs LiteLLM apart from everything else and measures again.",
+    "The two do not do the same. LiteLLM hands the provider's answer through and keeps nothing. A job of Lethe is "
+    "accepted for good before it runs, survives the death of any process, and its picture is not handed through: it is "
+    "decoded and rebuilt from pixels in two sandboxed processes of its own, encrypted under its own key, and given out "
+    "only after every other copy is destroyed and a receipt is signed. That costs three requests instead of one, two "
+    "forks and more than a dozen commits. For one job after the other about half of what is added is the cleaning of "
+    "the picture, the rest are commits and round trips; for many at once the cores are short, and most of their time "
+    "goes into decoding and encoding.",
+)
+
+
 class Side(msgspec.Struct, frozen=True, kw_only=True):
     """What one of those that are compared gave, round by round, at one concurrency."""
 
@@ -150,7 +163,27 @@ def added_ms(sides: list[Side], side: Side, percent: int) -> tuple[float, ...]:
 def chapter(sides: list[Side], around: Around) -> Chapter:
     """Write it all down."""
     figures = [figure for side in sides if side.name != DIRECT for figure in _figures(sides, side)]
-    return Chapter(title="Beside LiteLLM's proxy", figures=(*figures, *_memory(around), *_direct(sides, around)))
+    return Chapter(
+        title="Beside LiteLLM's proxy",
+        figures=(*figures, *_ratios(sides), *_memory(around), *_direct(sides, around)),
+        notes=(f"LiteLLM {around.version}, one worker, no database, a master key; {NOTES[0]}", *NOTES[1:]),
+    )
+
+
+def _ratios(sides: list[Side]) -> list[Figure]:
+    named = {(side.name, side.at_once): side for side in sides}
+    return [
+        Figure(
+            name=f"Lethe's whole jobs per LiteLLM answer, {n} at once",
+            unit="×",
+            rounds=tuple(
+                ours.per_s / theirs.per_s
+                for ours, theirs in zip(named[LETHE, n].tallies, named[LITELLM, n].tallies, strict=True)
+            ),
+            method="the two rates of the same round.",
+        )
+        for n in AT_ONCE
+    ]
 
 
 def _figures(sides: list[Side], side: Side) -> list[Figure]:

@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 _BOUND = re.compile(r"^\| (?P<name>[^|]+) \| \*\*[^|]+\*\* \| [≤≥][^|]* \| (?P<verdict>[^|]+) \|", re.MULTILINE)
+_ALONE = "Taken by itself:"
 _SUMMED = re.compile(r"^\d+ of \d+ budgets are met\..*$", re.MULTILINE)
 
 
@@ -93,21 +94,27 @@ def number(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def render(machine: Machine, chapters: Sequence[Chapter]) -> str:
-    """Write the whole page."""
+def render(machine: Machine, chapters: Sequence[Chapter], *, before: str = "") -> str:
+    """Write the whole page; chapters of the one before that were taken by themselves, and not anew, are kept."""
     lines = ["# Performance", "", "Written by `make bench`; nobody edits it by hand.", ""]
     lines += _table(("what", "value"), [(name, value) for name, value in machine.facts.items()])
-    sections = [_section(chapter) for chapter in chapters]
-    return _page("\n".join(lines), sections)
+    titles = {chapter.title for chapter in chapters}
+    own = [
+        section for title, section in _sections(before).items() if title not in titles and f"\n\n{_ALONE}" in section
+    ]
+    return _page("\n".join(lines), [*map(_section, chapters), *own])
 
 
 def merged(page: str, machine: Machine, chapters: Sequence[Chapter]) -> str:
     """Put chapters in the place of those of the same title, or at the end; each says when it was taken."""
-    head, *kept = page.rstrip().split("\n## ")
-    sections = {section.partition("\n")[0]: f"## {section.rstrip()}" for section in kept}
+    head, sections = page.partition("\n## ")[0], _sections(page)
     for chapter in chapters:
         sections[chapter.title] = _section(msgspec.structs.replace(chapter, taken=_taken(machine)))
     return _page(_SUMMED.sub("", head).rstrip(), list(sections.values()))
+
+
+def _sections(page: str) -> dict[str, str]:
+    return {section.partition("\n")[0]: f"## {section.rstrip()}" for section in page.split("\n## ")[1:]}
 
 
 def _page(head: str, sections: Sequence[str]) -> str:
@@ -116,7 +123,7 @@ def _page(head: str, sections: Sequence[str]) -> str:
 
 
 def _taken(machine: Machine) -> str:
-    return "Taken by itself: " + "; ".join(f"{name} {value}" for name, value in machine.facts.items()) + "."
+    return f"{_ALONE} " + "; ".join(f"{name} {value}" for name, value in machine.facts.items()) + "."
 
 
 def _section(chapter: Chapter) -> str:

@@ -18,6 +18,7 @@ BUDGETED = (
     "whole no-op jobs",
     "broker's peak RSS, 50 uploads of 20 MB at once",
     "model throughput through the broker, of the bare loop",
+    "refused → next provider asked, `generate`, p50",
     "keyholder, one caller",
     "keyholder, p50 of an operation",
 )
@@ -51,6 +52,12 @@ def test_each_figure_is_within_reach_of_its_budget(quick: dict[str, re.Match[str
 def test_plain_arq_and_the_bare_loop_stand_beside(quick: dict[str, re.Match[str]]) -> None:
     """The same run measures what Lethe stands on."""
     assert {"plain arq: enqueue → first line, p50", "plain arq: no-op functions", "bare model loop"} <= quick.keys()
+
+
+def test_what_the_relay_adds_is_measured_with_its_parts(quick: dict[str, re.Match[str]]) -> None:
+    """The overhead stands beside the cleaning of a picture and the no-op job that it is counted from."""
+    parts = {"one picture cleaned by itself, p50", "whole no-op job beside it, p50", "the emulated API's own time, p50"}
+    assert parts | {"relay overhead, `generate`, p50", "relay overhead, `edit`, p50"} <= quick.keys()
 
 
 def test_the_page_names_every_budget() -> None:

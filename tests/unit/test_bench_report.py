@@ -1,9 +1,11 @@
 """The page of measurements: what counts as met, how figures are written, that nothing missed is hidden."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.emulated import Moment
-from bench.litellm import DIRECT, LITELLM, Side, added_ms
+from bench.litellm import AT_ONCE, DIRECT, LITELLM, Side, added_ms
 from bench.load import Tally
 from bench.relay import gaps_ms
 from bench.report import Chapter, Figure, Machine, at_least, at_most, merged, number, percentile, render
@@ -109,6 +111,18 @@ def test_the_head_of_a_merged_page_counts_all_of_its_budgets() -> None:
     assert merged(page, MACHINE, []) == page
 
 
+def test_a_whole_run_keeps_what_only_a_run_of_its_own_measures() -> None:
+    """`make bench` does not install LiteLLM: that chapter stays until it is taken anew; old chapters of others go."""
+    before = merged(OLD, MACHINE, [Chapter(title="Second", figures=(figure(7, name="theirs"),))])
+
+    page = render(MACHINE, [Chapter(title="Third", figures=(figure(1),))], before=before)
+
+    assert "## Second\n\nTaken by itself: date 2031-01-01" in page
+    assert "## First" not in page
+    anew = render(MACHINE, [Chapter(title="Second", figures=(figure(1, name="ours"),))], before=before)
+    assert "theirs" not in anew
+
+
 def test_notes_stand_below_the_figures() -> None:
     """What a figure means is said where it stands."""
     chapter = Chapter(title="First", figures=(figure(1),), notes=("Slower, since it does more.",))
@@ -136,3 +150,20 @@ def test_the_gap_is_from_the_first_providers_answer_to_the_next_ones_request() -
     assert gaps_ms(refused, asked) == [20]
     with pytest.raises(ValueError, match="zip"):
         gaps_ms(refused, [])
+
+
+def test_relay_figures_stand_beside_their_budgets() -> None:
+    """docs/performance.md has what the relay adds, failover, 2,000 jobs in flight, and LiteLLM from one run."""
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    budgets = {cells[0].removeprefix("| "): cells[2] for cells in rows if len(cells) == 5}
+
+    assert budgets["relay overhead, `generate`, p50"] == "≤ 15.0 ms"
+    for name in ("generate", "edit"):
+        assert {budgets[f"refused → next provider asked, `{name}`, p{percent}"] for percent in (50, 99)} == {
+            "≤ 50.0 ms"
+        }
+    assert budgets["relay worker's peak RSS"] == "≤ 500 MB"
+    assert "after 2,000 jobs that were all in flight at the same moment" in page
+    for at_once in AT_ONCE:
+        assert {f"LiteLLM, {at_once} at once: answers", f"Lethe, {at_once} at once: whole jobs"} <= budgets.keys()
