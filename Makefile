@@ -20,7 +20,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help demo up bench test check fmt data run-ready dev-ready peers-ready
+.PHONY: help demo up bench bench-litellm test check fmt data run-ready dev-ready peers-ready
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -33,6 +33,9 @@ up: run-ready ## Start everything and leave it running; Ctrl-C stops it
 
 bench: run-ready ## Measure, and write docs/performance.md
 	@$(PYTHON) -m bench
+
+bench-litellm: run-ready .bench-litellm/.ready ## Measure LiteLLM's proxy beside Lethe, into docs/performance.md
+	@$(PYTHON) -m bench --merge --only litellm --litellm .bench-litellm/bin/python
 
 test: check peers-ready ## Run check, then every test against real Postgres and Redis
 	$(PYTHON) -m pytest
@@ -79,6 +82,13 @@ peers-ready: .peers/.ready
 	@rm -rf .peers && $(PYTHON) -m venv --without-pip .peers
 	@$(PYTHON) -m pip --disable-pip-version-check --python .peers/bin/python $(PIP_FLAGS) --no-deps --ignore-requires-python \
 		-r requirements/peers.txt
+	@touch $@
+
+# What Lethe is compared with; it shares no package with what is shipped.
+.bench-litellm/.ready: requirements/bench.txt .venv/.made
+	@echo "Installing LiteLLM …"
+	@rm -rf .bench-litellm && $(PYTHON) -m venv --without-pip .bench-litellm
+	@$(PYTHON) -m pip --disable-pip-version-check --python .bench-litellm/bin/python $(PIP_FLAGS) --no-deps -r requirements/bench.txt
 	@touch $@
 
 # Its own stamp lies in the folder, so that deleting the folder, or naming another, brings everything back.
