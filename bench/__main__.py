@@ -50,13 +50,21 @@ LITELLM_HELP = "Compare with LiteLLM as well: the interpreter beside which it is
     "--output", type=click.Path(path_type=Path), help="Where to write the page; by default docs/performance.md."
 )
 @click.option("--merge", is_flag=True, help="Put what is measured into the page that is there, and keep the rest.")
+@click.option("--beside", default="", help="What else ran on the machine, for whoever reads the page.")
 @click.option("--litellm", "interpreter", type=click.Path(exists=True, path_type=Path), help=LITELLM_HELP)
 @click.option("--data", default=DATA, show_default=True, type=click.Path(path_type=Path), help="Programs and weights.")
 def main(
-    *, quick: bool, only: tuple[str, ...], output: Path | None, merge: bool, interpreter: Path | None, data: Path
+    *,
+    quick: bool,
+    only: tuple[str, ...],
+    output: Path | None,
+    merge: bool,
+    beside: str,
+    interpreter: Path | None,
+    data: Path,
 ) -> None:
     """Measure on real servers, started for this alone, and write the page."""
-    machine = describe(data, sys.argv[1:])
+    machine = describe(data, sys.argv[1:], beside=beside)
     scale = QUICK if quick else FULL
     measures = MEASURES | ({"litellm": partial(litellm.beside, interpreter=interpreter)} if interpreter else {})
     names = [name for name in measures if (name in only if only else name not in scale.left_out)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.report import Machine
 
 
-def describe(directory: Path, arguments: Sequence[str]) -> Machine:
+def describe(directory: Path, arguments: Sequence[str], *, beside: str = "") -> Machine:
     """Describe this machine as it is before anything is started."""
     load = " · ".join(f"{value:.2f}" for value in os.getloadavg())
     return Machine(
@@ -24,6 +24,7 @@ def describe(directory: Path, arguments: Sequence[str]) -> Machine:
             "python": platform.python_version(),
             "file system of blobs and database": _file_system(directory),
             "load average at start (1, 5, 15 min)": load,
+            **({"beside it": beside} if beside else {}),
         }
     )
 
