@@ -173,8 +173,8 @@ def _chapter(found: Held, scale: Scale) -> Chapter:
                 "Redis commands while they wait",
                 "commands/s",
                 found.redis_per_s,
-                f"`INFO commandstats`, broker and worker, {polls} Seats are renewed together, every 10 s: one script, in "
-                "which each is a command.",
+                f"`INFO commandstats`, broker and worker, {polls} Seats are renewed together, every 10 s: one script, "
+                "in which each is a command.",
             ),
             figure(
                 "Postgres statements while they wait", "statements/s", found.statements_per_s, f"of the worker, {polls}"
