@@ -41,8 +41,8 @@ NOTES = (
     "decoded and rebuilt from pixels in two sandboxed processes of its own, encrypted under its own key, and given out "
     "only after every other copy is destroyed and a receipt is signed. That costs three requests instead of one, two "
     "forks and more than a dozen commits. For one job after the other about half of what is added is the cleaning of "
-    "the picture, the rest are commits and round trips; for many at once the cores are short, and most of their time "
-    "goes into decoding and encoding.",
+    "the picture, the rest are commits and round trips; for many at once the two cores "
+    "are short (where their time goes then was not profiled).",
 )
 
 
