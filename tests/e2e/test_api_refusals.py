@@ -195,7 +195,7 @@ async def test_requests_are_logged_by_their_template(api: Api) -> None:
     configure_log(is_console=False)
     shown = await api.queued()
     with capture_log() as lines:
-        await api.get(f"/v1/jobs/{shown['id']}?canary=7f3a")
+        await api.get(f"/v1/jobs/{shown['id']}?canary=7f3a-0c55-9e1b")
     [line] = [json.loads(line) for line in lines if "request_served" in line]
     assert line.pop("duration_ms") > 0
     assert line.pop("request_id")
@@ -207,5 +207,5 @@ async def test_requests_are_logged_by_their_template(api: Api) -> None:
         "route": "/v1/jobs/{job_id}",
         "status": 200,
     }
-    assert "7f3a" not in "".join(lines)
+    assert "7f3a-0c55" not in "".join(lines)
     assert shown["id"] not in "".join(lines)
