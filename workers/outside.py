@@ -38,8 +38,7 @@ log = structlog.get_logger()
 
 FETCH_AGAIN_S = (0.5, 2.0, 4.0, 8.0)
 """An output that was paid for is asked for again before it is given up."""
-FULL_AGAIN_S = (2.0, 20.0)
-"""How long a job leaves a full provider alone, at first and at most."""
+FULL_AGAIN_S = 2.0
 FETCHES_PER_PICTURE = 4
 """How many outputs are under way from each provider for every picture that may be open: fetching is mostly waiting."""
 ORDER_AGAIN_S = (0.5, 2.0)
@@ -83,7 +82,7 @@ class Outside:
         limit = outlet.configured.concurrency if resumed is None else 0
         async with self._seats.taken(name, attempt_id, limit=limit) as is_seated:
             if not is_seated:
-                return HandOver(pool=work.job.pool, after_s=_full_again_s(work.job.attempts))
+                return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
             began_s = time.monotonic()
             listener = OrderListener(self._services, work.job, attempt_id)
             try:
@@ -248,12 +247,6 @@ class Outside:
         cost_usd = expected if failure.cost_usd is None else failure.cost_usd
         self._services.metrics.attempt_ended(outlet.name, failure.kind, cost_usd=cost_usd)
         await self._services.breaker.report(outlet.name, failure.kind, after_s=failure.after_s)
-
-
-def _full_again_s(claims: int) -> float:
-    """Let a job that finds no place come back ever more seldom: a long line must not keep everybody busy."""
-    first_s, slowest_s = FULL_AGAIN_S
-    return min(first_s * 1.5 ** (claims - 1), slowest_s)
 
 
 def _is_passing(failure: ProviderFailure, *, has_handle: bool) -> bool:

@@ -14,21 +14,16 @@ WAIT_S = 5.0
 
 
 class Seats:
-    """
-    Concurrency at each provider, over all workers; renewed together, so that waiting costs next to nothing.
-
-    Whoever waits here for more than a provider takes in all asks nobody: Redis hears of the next in line alone.
-    """
+    """Concurrency at each provider, over all workers; renewed together, so that waiting costs next to nothing."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._held: dict[str, set[UUID]] = {}
-        self._lines: dict[str, asyncio.Lock] = {}
 
     @asynccontextmanager
     async def taken(self, provider: str, attempt_id: UUID, *, limit: int) -> AsyncGenerator[bool]:
-        """Hold a place inside the block; False when there was none for a while. A limit of 0 is none."""
-        is_seated = await self._in_turn(provider, attempt_id, limit=limit)
+        """Hold a place inside the block; False when there was none for a while."""
+        is_seated = await self._take(provider, attempt_id, limit=limit)
         held = self._held.setdefault(provider, set())
         if is_seated:
             held.add(attempt_id)
@@ -47,19 +42,12 @@ class Seats:
                 if held:
                     await self._slots.renew(provider, list(held))
 
-    async def _in_turn(self, provider: str, attempt_id: UUID, *, limit: int) -> bool:
-        if limit == 0:
-            return await self._slots.acquire(provider, attempt_id, limit=0)
-        try:
-            async with asyncio.timeout(WAIT_S), self._lines.setdefault(provider, asyncio.Lock()):
-                return await self._take(provider, attempt_id, limit=limit)
-        except TimeoutError:
-            await self._slots.release(provider, attempt_id)  # it may have come in this very moment
-            return False
-
     async def _take(self, provider: str, attempt_id: UUID, *, limit: int) -> bool:
+        deadline_s = asyncio.get_running_loop().time() + WAIT_S
         pause_s, slowest_s = LOOK_AGAIN_S
         while not await self._slots.acquire(provider, attempt_id, limit=limit):
+            if asyncio.get_running_loop().time() > deadline_s:
+                return False
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             pause_s = min(pause_s * 2, slowest_s)
         return True
