@@ -5,13 +5,13 @@ import io
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 from PIL import Image
 
-from providers.base import File, Handle, Output, Picture, Progress, Provider, Snapshot, Task
+from providers.base import File, Handle, Output, Picture, Progress, Provider, Snapshot, Task, Value
 from providers.failures import ProviderFailure
 from tests.emulators.base import Emulator
 from tests.emulators.case import Case
@@ -31,16 +31,24 @@ def picture(media_type: str = "image/jpeg", *, seed: int = 1) -> File:
     return File(fd=fd, size_bytes=len(held.getvalue()), media_type=media_type, width=64, height=48)
 
 
-def task(case: Case, pictures: tuple[Picture, ...] | None = None, **changes: object) -> Task:
-    """Ask for the case's own task."""
+def order(
+    operation: str, parameters: Mapping[str, Value], pictures: tuple[Picture, ...] | None = None, /, **changes: object
+) -> Task:
+    """Ask for something; a picture comes along unless others do."""
     whole = Task(
         attempt=str(uuid.uuid4()),
-        operation=case.operation,
-        parameters=case.parameters,
-        pictures=tuple(picture(seed=n) for n in range(case.pictures)) if pictures is None else pictures,
+        operation=operation,
+        parameters=parameters,
+        pictures=(picture(),) if pictures is None else pictures,
         deadline_s=60,
     )
     return msgspec.structs.replace(whole, **changes)
+
+
+def task(case: Case, pictures: tuple[Picture, ...] | None = None, **changes: object) -> Task:
+    """Ask for the case's own task."""
+    own = tuple(picture(seed=n) for n in range(case.pictures)) if pictures is None else pictures
+    return order(case.operation, case.parameters, own, **changes)
 
 
 def stored(handle: Handle) -> Handle:

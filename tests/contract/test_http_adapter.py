@@ -2,7 +2,6 @@
 
 import base64
 import io
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 from providers.base import File, Handle, Part, Progress, Purge, Setup, Snapshot, Task
 from providers.failures import FailureKind, ProviderFailure
 from providers.http import Http
-from tests.contract.orders import FILE_NAME, failure_of, finish, picture, run
+from tests.contract.orders import FILE_NAME, failure_of, finish, order, picture, run
 from tests.emulators.base import LOST, Answer, Scripted, answer_json, running
 from tests.emulators.forms import fields_of, files_in
 from tests.emulators.http import FORM, JOBS, KEY, NOW, SECRET, AcmeEmulator, changed, make, refusal
@@ -41,14 +40,7 @@ async def provider(emulator: AcmeEmulator) -> AsyncIterator[Http]:
 
 def task(operation: str, pictures: tuple[File, ...] | None = None, **changes: object) -> Task:
     """Ask for something."""
-    whole = Task(
-        attempt=str(uuid.uuid4()),
-        operation=operation,
-        parameters={"scale": 2, "prompt": "a canary"},
-        pictures=(picture(),) if pictures is None else pictures,
-        deadline_s=60,
-    )
-    return msgspec.structs.replace(whole, **changes)
+    return order(operation, {"scale": 2, "prompt": "a canary"}, pictures, **changes)
 
 
 def size_of(snapshot: Snapshot) -> tuple[int, int]:

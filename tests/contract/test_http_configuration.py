@@ -1,7 +1,6 @@
 """What configuration may say of a plain HTTP API: where its secret goes, and what is refused before a request."""
 
 import tomllib
-import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import msgspec
@@ -11,7 +10,7 @@ from providers import http
 from providers.base import File, Model, Setup, Task
 from providers.failures import FailureKind, ProviderFailure
 from providers.http import Http
-from tests.contract.orders import failure_of, picture
+from tests.contract.orders import failure_of, order
 from tests.emulators.base import Scripted, running
 from tests.emulators.http import FORM, JOBS, SECRET, AcmeEmulator, changed, make, refusal
 
@@ -35,14 +34,7 @@ async def provider(emulator: AcmeEmulator) -> AsyncIterator[Http]:
 
 def task(operation: str, pictures: tuple[File, ...] | None = None, **changes: object) -> Task:
     """Ask for something."""
-    whole = Task(
-        attempt=str(uuid.uuid4()),
-        operation=operation,
-        parameters={"scale": 2, "prompt": "a canary"},
-        pictures=(picture(),) if pictures is None else pictures,
-        deadline_s=60,
-    )
-    return msgspec.structs.replace(whole, **changes)
+    return order(operation, {"scale": 2, "prompt": "a canary"}, pictures, **changes)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from providers.base import File, Model, Task
 from providers.failures import FailureKind, ProviderFailure
 from providers.kserve import KServe
 from providers.tensors import LENGTH
-from tests.contract.orders import failure_of, picture, run
+from tests.contract.orders import failure_of, order, picture, run
 from tests.emulators.base import Answer, Scripted, running
 from tests.emulators.kserve import UPSCALE, KServeEmulator, answer, elements, make, refusal
 
@@ -42,14 +42,7 @@ async def provider(emulator: KServeEmulator) -> AsyncIterator[KServe]:
 
 def task(pictures: tuple[File, ...] | None = None, **changes: object) -> Task:
     """Ask for something."""
-    whole = Task(
-        attempt=ATTEMPT,
-        operation="upscale",
-        parameters={"scale": 3},
-        pictures=(picture(),) if pictures is None else pictures,
-        deadline_s=60,
-    )
-    return msgspec.structs.replace(whole, **changes)
+    return order("upscale", {"scale": 3}, pictures, attempt=ATTEMPT, **changes)
 
 
 def changed(model: Model = UPSCALE, *, given: dict[str, Any] | None = None, **options: object) -> Model:

@@ -5,13 +5,12 @@ import struct
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
-import msgspec
 import pytest
 
 from providers.base import File, Task
 from providers.failures import FailureKind
 from providers.kserve import KServe
-from tests.contract.orders import failure_of, picture, run
+from tests.contract.orders import failure_of, order, run
 from tests.emulators.base import Answer, Scripted, answer_json, running
 from tests.emulators.kserve import KServeEmulator, answer, make
 
@@ -39,14 +38,7 @@ async def provider(emulator: KServeEmulator) -> AsyncIterator[KServe]:
 
 def task(pictures: tuple[File, ...] | None = None, **changes: object) -> Task:
     """Ask for something."""
-    whole = Task(
-        attempt=ATTEMPT,
-        operation="upscale",
-        parameters={"scale": 3},
-        pictures=(picture(),) if pictures is None else pictures,
-        deadline_s=60,
-    )
-    return msgspec.structs.replace(whole, **changes)
+    return order("upscale", {"scale": 3}, pictures, attempt=ATTEMPT, **changes)
 
 
 @pytest.mark.parametrize(

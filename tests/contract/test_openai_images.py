@@ -1,17 +1,15 @@
 """The Images adapter: which call, which fields, what its refusals mean, and what never leaves."""
 
 import io
-import uuid
 from collections.abc import AsyncIterator, Iterator
 
-import msgspec
 import pytest
 from PIL import Image
 
 from providers.base import File, Model, Setup, Task
 from providers.failures import FailureKind, ProviderFailure
 from providers.openai_images import NEVER_SENT, OpenAIImages
-from tests.contract.orders import FILE_NAME, failure_of, picture, run, until
+from tests.contract.orders import FILE_NAME, failure_of, order, picture, run, until
 from tests.emulators.base import LOST, Answer, Scripted, answer_json, running
 from tests.emulators.forms import fields_of, files_in, parts_of
 from tests.emulators.openai_images import MODEL, SECRET, TOKENS, OpenAIEmulator, make, moderated, refusal
@@ -38,14 +36,7 @@ async def provider(emulator: OpenAIEmulator) -> AsyncIterator[OpenAIImages]:
 
 def task(operation: str, pictures: tuple[File, ...] = (), **changes: object) -> Task:
     """Ask for something."""
-    whole = Task(
-        attempt=str(uuid.uuid4()),
-        operation=operation,
-        parameters={"prompt": PROMPT},
-        pictures=pictures,
-        deadline_s=60,
-    )
-    return msgspec.structs.replace(whole, **changes)
+    return order(operation, {"prompt": PROMPT}, pictures, **changes)
 
 
 async def test_no_picture_is_json_to_generations(provider: OpenAIImages, emulator: OpenAIEmulator) -> None:
