@@ -36,6 +36,7 @@ general_settings: {{ master_key: {key} }}
 NOTES = (
     "Lethe with one broker and one relay worker. Both share the cores with the emulated API and the load. "
     "`make bench-litellm` installs LiteLLM apart from everything else and measures again.",
+    "Lethe is slower, where the aim was to be several times faster. "
     "The two do not do the same. LiteLLM hands the provider's answer through and keeps nothing. A job of Lethe is "
     "accepted for good before it runs, survives the death of any process, and its picture is not handed through: it is "
     "decoded and rebuilt from pixels in two sandboxed processes of its own, encrypted under its own key, and given out "

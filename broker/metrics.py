@@ -77,7 +77,7 @@ class Metrics:
         )
         self.attempts = Counter(
             "lethe_attempts",
-            "Runs of a job at a provider, by how they ended.",
+            "Runs of a job in a worker, by how they ended.",
             ("operation", "result"),
             registry=self.registry,
         )

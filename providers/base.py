@@ -1,6 +1,5 @@
 """
-What a provider is: the Provider protocol, its structs, and the one exception that it may raise.
-
+What a provider is: the Provider protocol and its structs; the one exception that it may raise is in failures.py.
 
 A provider knows nothing of jobs, users, keys or stores.
 """
@@ -102,12 +101,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     pictures: tuple[Picture, ...]
     deadline_s: float
     hook_url: str = ""
-
-    @property
-    def count(self) -> int:
-        """How many outputs are wanted."""
-        count = self.parameters.get("count", 1)
-        return count if isinstance(count, int) else 1
 
 
 class Handle(msgspec.Struct, frozen=True, kw_only=True):

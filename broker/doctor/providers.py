@@ -21,7 +21,6 @@ from broker.store.processes import Process, ProcessStore
 from policies.registry import Profile, load_profile
 from policies.toml_file import ConfigInvalid
 
-_WITHIN_S: Final = 10.0
 _MOUNTED: Final = "/run/secrets/"  # a container's own; who may read it there is the runtime's business
 _NO_CONTENT: Final = 204
 

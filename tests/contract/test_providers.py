@@ -1,4 +1,4 @@
-"""What every provider keeps, in-house or not: a new one joins with one line in CASES."""
+"""What every in-house provider keeps: a new one joins with one line in CASES; adapters do in cases.py."""
 
 import asyncio
 import os
