@@ -5,15 +5,16 @@ import stat
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
 
-from broker.client import LOOPBACK, Client, ClientError
+from broker.client import Client, ClientError
 from broker.config import load_config
 from broker.doctor.findings import Finding, note, ok, problem, warning
 from broker.errors import BrokerError
 from broker.pools import judged, pools
-from broker.routes import Config, OutsideProvider
+from broker.routes import Config, OutsideProvider, is_loopback
 from broker.routing import Verdict
 from broker.settings import Settings, resolve_secret
 from broker.store.database import Database
@@ -144,7 +145,7 @@ async def hints(config: Config, public_url: str) -> AsyncGenerator[Finding, None
             f"{', '.join(telling)} cannot tell when they are done, so that they are asked again and again",
             "set LETHE_PUBLIC_URL to the https address at which clients reach the broker",
         )
-    elif not public_url.startswith("https://") and not any(public_url.startswith(f"http://{h}") for h in LOOPBACK):
+    elif not public_url.startswith("https://") and not is_loopback(urlsplit(public_url).hostname or ""):
         yield problem("LETHE_PUBLIC_URL is not https: hints would travel in the open", "give it an https address")
     else:
         async with Client(public_url.rstrip("/")) as client:

@@ -113,6 +113,12 @@ async def test_hints_need_an_address(outside: Config, public_url: str, level: Le
     assert levels([finding async for finding in hints(outside, public_url)]) == [level]
 
 
+async def test_a_name_that_begins_like_this_machine_is_another(outside: Config) -> None:
+    """It is told that hints travel in the open, and nothing is sent there."""
+    [finding] = [finding async for finding in hints(outside, "http://127.0.0.1.example.org")]
+    assert "not https" in finding.what
+
+
 async def test_nobody_sends_hints_to_models_of_ours(tmp_path: Path) -> None:
     """Without a provider that could send one there is nothing to say."""
     config = configured(tmp_path, replicate(URL) + OURS + route("upscale", "[{ ours = 1 }]"))
