@@ -67,10 +67,16 @@ class Outside:
         self._seats = seats
         self._waiting = Waiting(services)
         self._opening = asyncio.Semaphore(pictures_at_once)
+        self._orders: dict[UUID, OrderListener] = {}
         # A provider whose files come slowly holds up no other.
         self._fetching = defaultdict[str, asyncio.Semaphore](
             lambda: asyncio.Semaphore(pictures_at_once * FETCHES_PER_PICTURE)
         )
+
+    def is_ordering(self, job_id: UUID) -> bool:
+        """Whether an order of this job was begun that no other worker could go on with: it has no handle yet."""
+        listener = self._orders.get(job_id)
+        return listener is not None and not listener.has_id
 
     async def run(self, work: Work, name: str, *, resumed: Attempt | None) -> Ending | HandOver:
         """Return a success or where the job goes on; raise ProviderFailure once its row says so, or Stopped."""
@@ -83,17 +89,23 @@ class Outside:
         async with self._seats.taken(name, attempt_id, limit=limit) as is_seated:
             if not is_seated:
                 return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
-            began_s = time.monotonic()
-            listener = OrderListener(self._services, work.job, attempt_id)
             try:
-                ending = await self._attempt(work, outlet, attempt_id, resumed, listener=listener)
-            except ProviderFailure as exc:
-                # What an upload or an earlier claim has sent is there, though this order was not.
-                exc.is_unsent = exc.is_unsent and resumed is None and not listener.is_told
-                await self._failed(work, outlet, attempt_id, exc)
-                raise
-            await self._succeeded(work, outlet, ending, took_s=time.monotonic() - began_s)
-            return ending
+                return await self._attempted(work, outlet, attempt_id, resumed)
+            finally:
+                self._orders.pop(work.job.id, None)
+
+    async def _attempted(self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None) -> Ending:
+        began_s = time.monotonic()
+        listener = OrderListener(self._services, work.job, attempt_id)
+        try:
+            ending = await self._attempt(work, outlet, attempt_id, resumed, listener=listener)
+        except ProviderFailure as exc:
+            # What an upload or an earlier claim has sent is there, though this order was not.
+            exc.is_unsent = exc.is_unsent and resumed is None and not listener.is_told
+            await self._failed(work, outlet, attempt_id, exc)
+            raise
+        await self._succeeded(work, outlet, ending, took_s=time.monotonic() - began_s)
+        return ending
 
     async def _attempt(
         self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None, *, listener: OrderListener
@@ -116,6 +128,7 @@ class Outside:
                 await self._stores.attempts.failed_here(work.job, attempt_id, provider=outlet.name, failure=exc)
                 raise
             token = self._hook_token(outlet)
+            self._orders[work.job.id] = listener
             await self._stores.attempts.begin(work.job, _row(work, outlet, attempt_id, token=token, files=files))
             return await self._submit(work, outlet, attempt_id, listener, files=files, token=token)
 
