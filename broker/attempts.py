@@ -76,6 +76,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         return self.may_run or bool(self.handle.uploads) or self.deletes is Deletes.API
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended, for whoever ended it; nobody else gets one. Without a kind of failure it succeeded."""
+
+    provider: str
+    kind: FailureKind | None
+    cost_usd: float
+    took_s: float
+
+
 class Disposition(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a copy at a provider, and the time in those words; `until_s` counts from now."""
 

@@ -8,7 +8,6 @@ claims the job after a crash goes on waiting under it, and orders nothing twice.
 import asyncio
 import hashlib
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID, uuid4
@@ -83,16 +82,15 @@ class Outside:
         async with self._seats.taken(name, attempt_id, limit=limit) as is_seated:
             if not is_seated:
                 return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
-            began_s = time.monotonic()
             listener = OrderListener(self._services, work.job, attempt_id)
             try:
                 ending = await self._attempt(work, outlet, attempt_id, resumed, listener=listener)
             except ProviderFailure as exc:
                 # What an upload or an earlier claim has sent is there, though this order was not.
                 exc.is_unsent = exc.is_unsent and resumed is None and not listener.is_told
-                await self._failed(work, outlet, attempt_id, exc)
+                await self._failed(outlet, attempt_id, exc)
                 raise
-            await self._succeeded(work, outlet, ending, took_s=time.monotonic() - began_s)
+            await self._services.breaker.report(name, None)
             return ending
 
     async def _attempt(
@@ -113,7 +111,8 @@ class Outside:
             try:
                 files = await self._clean_files(work, outlet, plaintext)
             except ProviderFailure as exc:
-                await self._stores.attempts.failed_here(work.job, attempt_id, provider=outlet.name, failure=exc)
+                ended = await self._stores.attempts.failed_here(work.job, attempt_id, provider=outlet.name, failure=exc)
+                self._services.metrics.attempt_ended(ended)
                 raise
             token = self._hook_token(outlet)
             await self._stores.attempts.begin(work.job, _row(work, outlet, attempt_id, token=token, files=files))
@@ -234,18 +233,9 @@ class Outside:
         async with self._fetching[outlet.name]:
             return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
 
-    async def _succeeded(self, work: Work, outlet: Outlet, ending: Ending, *, took_s: float) -> None:
-        told = ending.paid.cost_usd if ending.paid is not None else None
-        cost_usd = _expected_usd(work, outlet) if told is None else told
-        self._services.metrics.attempt_ended(outlet.name, None, cost_usd=cost_usd, took_s=took_s)
-        await self._services.breaker.report(outlet.name, None)
-
-    async def _failed(self, work: Work, outlet: Outlet, attempt_id: UUID, failure: ProviderFailure) -> None:
+    async def _failed(self, outlet: Outlet, attempt_id: UUID, failure: ProviderFailure) -> None:
         log.info("provider_failed", attempt=str(attempt_id), provider=outlet.name, code=failure.kind)
-        await self._stores.attempts.failed(attempt_id, failure)
-        expected = 0.0 if failure.is_unsent else _expected_usd(work, outlet)
-        cost_usd = expected if failure.cost_usd is None else failure.cost_usd
-        self._services.metrics.attempt_ended(outlet.name, failure.kind, cost_usd=cost_usd)
+        self._services.metrics.attempt_ended(await self._stores.attempts.failed(attempt_id, failure))
         await self._services.breaker.report(outlet.name, failure.kind, after_s=failure.after_s)
 
 
@@ -256,10 +246,6 @@ def _is_passing(failure: ProviderFailure, *, has_handle: bool) -> bool:
     return failure.kind in {FailureKind.NETWORK, FailureKind.TIMEOUT}
 
 
-def _expected_usd(work: Work, outlet: Outlet) -> float:
-    return outlet.configured.models[work.job.operation].cost_usd
-
-
 def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Sequence[File]) -> NewAttempt:
     configured = outlet.configured
     return NewAttempt(
@@ -268,7 +254,7 @@ def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Seq
         exposure=configured.exposure,
         retention_s=configured.retention_s,
         deletes=configured.deletes,
-        expected_usd=_expected_usd(work, outlet),
+        expected_usd=configured.models[work.job.operation].cost_usd,
         parts=(*((Part.UPLOAD,) if files else ()), Part.OUTPUT, Part.RECORD),
         hook_hash=hashlib.sha256(token.encode()).digest() if token else None,
     )

@@ -13,6 +13,7 @@ from broker.services import Services
 from broker.settings import Settings
 from providers.base import Provider, Reporter, Snapshot, Task, Terms
 from providers.failures import FailureKind, ProviderFailure
+from tests.counted import Counted
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.lifecycle import eventually
@@ -123,7 +124,8 @@ async def test_in_house_comes_first_and_leaves_nothing_outside(
 async def test_what_fails_in_house_is_done_outside(
     settings: Settings, tmp_path: Path, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job moves to the relay's pool, once, and nobody goes back to the model that failed."""
+    """The job moves to the relay's pool, once, and nobody goes back to the model that failed; nor is that on a bill."""
+    counted = Counted(monkeypatch, "replicate")
     put_into_gpu(monkeypatch, Broken())
     whole = settings_with(settings, tmp_path, config(provider))
     async with (
@@ -136,6 +138,7 @@ async def test_what_fails_in_house_is_done_outside(
         assert (job.state, job.pool, job.charged) == (JobState.SUCCEEDED, "relay", True)
         assert [a.provider for a in await attempts(services, job)] == ["gpu", "replicate"]
         assert len(provider.requests("order")) == 1
+        assert counted.results() == {"succeeded": 1}
 
 
 async def test_a_congested_pool_overflows(
