@@ -6,7 +6,6 @@ claims the job after a crash goes on waiting under it, and orders nothing twice.
 """
 
 import asyncio
-import hashlib
 import secrets
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,11 +13,10 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from broker.attempts import Attempt
+from broker.attempts import Attempt, hook_hash
 from broker.jobs import Job, Outcome, Output
 from broker.services import Services
 from broker.store.attempts import NewAttempt
-from policies.base import Facts
 from providers.base import File, Handle, Part, Snapshot, Task
 from providers.download import EXPIRED, Fetched
 from providers.failures import FailureKind, ProviderFailure
@@ -177,7 +175,7 @@ class Outside:
             return await self._submit(work, outlet, attempt.id, listener, files=files, token="")
 
     async def _clean_files(self, work: Work, outlet: Outlet, plaintext: Plaintext) -> list[File]:
-        self._ask_policies(work.job, outlet)
+        self._ask_policies(outlet)
         async with self._opening:
             return await self._opened(work, outlet, plaintext)
 
@@ -200,11 +198,9 @@ class Outside:
             plaintext.destroy(pixels.fd)
         return files
 
-    def _ask_policies(self, job: Job, outlet: Outlet) -> None:
+    def _ask_policies(self, outlet: Outlet) -> None:
         # What is made below is a clean file, and nothing else is ever sent.
-        refusal = self._services.policies.disclose(
-            Facts(operation=job.operation, is_clean=True), outlet.configured.terms
-        )
+        refusal = self._services.policies.disclose_clean(outlet.configured.terms)
         if refusal is not None:
             raise Stopped(failed(refusal.code))
 
@@ -256,7 +252,7 @@ def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Seq
         deletes=configured.deletes,
         expected_usd=configured.models[work.job.operation].cost_usd,
         parts=(*((Part.UPLOAD,) if files else ()), Part.OUTPUT, Part.RECORD),
-        hook_hash=hashlib.sha256(token.encode()).digest() if token else None,
+        hook_hash=hook_hash(token) if token else None,
     )
 
 

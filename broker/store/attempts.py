@@ -55,11 +55,10 @@ class AttemptStore:
         if row is None:
             raise IllegalTransition(f"attempt of {job.id} at fence {job.fence}")
 
-    async def accepted(self, attempt_id: UUID, handle: Handle) -> bool:
-        """Keep a handle, whoever owns the job by now; False when the attempt was ended meanwhile."""
+    async def accepted(self, attempt_id: UUID, handle: Handle) -> None:
+        """Keep a handle, whoever owns the job by now, and whether or not the attempt was ended meanwhile."""
         kept = msgspec.to_builtins(handle)
-        row = await self._database.row(SQL["accepted"], attempt_id, kept, bool(handle.id), PURGE_FOR_S)
-        return row is not None and bool(row["is_open"])
+        await self._database.rows(SQL["accepted"], attempt_id, kept, bool(handle.id), PURGE_FOR_S)
 
     async def succeeded(self, attempt_id: UUID, *, cost_usd: float | None) -> Ended | None:
         """End an attempt well, without a cost at the expected one; None where it had ended before."""

@@ -24,7 +24,6 @@ UPDATE attempts SET handle = $2, state = CASE WHEN $3 AND state = 'submitting' T
                     purge_at = CASE WHEN ended_at IS NULL THEN purge_at ELSE now() END,
                     purge_until = CASE WHEN ended_at IS NULL THEN purge_until ELSE now() + $4 * interval '1 second' END
 WHERE id = $1
-RETURNING ended_at IS NULL AS is_open
 
 -- name: end
 -- How an attempt ended, once: a row for whoever ends it. What never left us has no copy there; what is told to cost less
