@@ -126,7 +126,7 @@ class RouteWalk:
     async def _first(self, ranked: list[str]) -> str:
         """Choose the first that takes work; one that is to be found out about lets one job at a time through."""
         for name in ranked:
-            if self._config.providers[name].adapter == "inhouse" or await self._services.breaker.may_try(name):
+            if name not in self._config.outside or await self._services.breaker.may_try(name):
                 return name
         return ranked[0]  # unhealthy last, and never nobody
 
