@@ -65,7 +65,7 @@ class Outside:
         self._zygote = zygote
         self._results = results
         self._seats = seats
-        self._waiting = Waiting(services)
+        self._waiting = Waiting(services.hints)
         self._opening = asyncio.Semaphore(pictures_at_once)
         # A provider whose files come slowly holds up no other.
         self._fetching = defaultdict[str, asyncio.Semaphore](
