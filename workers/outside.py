@@ -62,7 +62,7 @@ class Outside:
         self._zygote = zygote
         self._results = results
         self._seats = seats
-        self._waiting = Waiting(services)
+        self._waiting = Waiting(services.hints)
         self._opening = asyncio.Semaphore(pictures_at_once)
         self._orders: dict[UUID, OrderListener] = {}
         # A provider whose files come slowly holds up no other.

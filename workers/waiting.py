@@ -8,6 +8,7 @@ import structlog
 
 from broker.changes import heard
 from broker.errors import Unavailable
+from broker.hints import Hints
 from broker.jobs import Job
 from broker.services import Services
 from providers.base import Handle, Progress, Provider, Snapshot
@@ -73,8 +74,8 @@ class OrderListener:
 class Waiting:
     """Waits for orders."""
 
-    def __init__(self, services: Services) -> None:
-        self._hints = services.hints
+    def __init__(self, hints: Hints) -> None:
+        self._hints = hints
 
     async def until_done(
         self, provider: Provider, attempt_id: UUID, listener: OrderListener, snapshot: Snapshot
