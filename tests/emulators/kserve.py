@@ -1,4 +1,8 @@
-"""A server of the Open Inference Protocol v2 with the binary extension, as strict about sizes and shapes as Triton."""
+"""
+A server of the Open Inference Protocol v2 with the binary extension, as strict about sizes and shapes as Triton.
+
+`python -m tests.emulators.kserve --port N` serves one.
+"""
 
 import base64
 import json
@@ -8,6 +12,7 @@ from typing import Any, cast
 
 from providers.base import Exposure, Model, Setup
 from providers.kserve import KServe
+from tests.emulators import serving
 from tests.emulators.base import LOST_AFTER_WORK, MALFORMED, Answer, Emulator, Json, Scripted, Seen, answer_json
 from tests.emulators.case import Case
 from tests.emulators.openai_images import picture
@@ -185,3 +190,9 @@ CASE = Case(
     exposure=Exposure.LOCAL,
     is_inline=True,
 )
+
+if __name__ == "__main__":
+    given = serving.arguments("The Open Inference Protocol, emulated")
+    emulator = KServeEmulator()
+    emulator.latency_s = given.seconds
+    serving.serve(emulator, given)
