@@ -230,6 +230,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     options: dict[str, Any] = {}
     """What one adapter alone understands; it decodes and checks them."""
 
+    def cost_of(self, model_s: float) -> float | None:
+        """Say what so many seconds of model time cost; None where they, or their price, are not told."""
+        return model_s * self.usd_per_s if model_s > 0 and self.usd_per_s is not None else None
+
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter is made from; the worker has resolved the secret."""

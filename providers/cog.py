@@ -21,11 +21,12 @@ from urllib.parse import quote
 import msgspec
 
 from providers import calls
-from providers.base import Exposure, Handle, Model, Progress, Purge, Reporter, Setup, Snapshot, Takes, Task, Terms
+from providers.base import Exposure, Handle, Model, Progress, Reporter, Setup, Snapshot, Takes, Task, Terms
 from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
+from providers.inline import Inline
 from providers.pictures import data_uri, files_of
-from providers.templates import check_template, outputs_of, picture_values, pointed, render
+from providers.templates import check_template, model_for, outputs_of, picture_values, pointed, render
 
 ORPHAN_AFTER_S = 0.5
 """How long to give a prediction that was told to stop before its place is asked for again."""
@@ -67,7 +68,7 @@ class _Health(msgspec.Struct, frozen=True, kw_only=True):
     status: str
 
 
-class Cog:
+class Cog(Inline):
     """The adapter to the HTTP server of a Cog container; its input names are those of the model's predict()."""
 
     terms: ClassVar[Terms] = Terms(
@@ -93,9 +94,7 @@ class Cog:
 
     async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Order the prediction and wait for its end; when the connection closes, Cog stops it."""
-        model = self._models.get(task.operation)
-        if model is None:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+        model = model_for(self._models, task.operation)
         pictures = [data_uri(picture) for picture in files_of(task)]
         values = {**task.parameters, **picture_values(pictures), "attempt": task.attempt}
         order = {"input": render(model.input, values)}
@@ -106,11 +105,6 @@ class Cog:
             raise _refused(reply)
         return _snapshot(_prediction(reply), model)
 
-    async def poll(self, handle: Handle) -> Snapshot:
-        """Cog tells a result once, to the order; submit() with the same attempt is the only question there is."""
-        del handle
-        raise ProviderFailure(FailureKind.LOST, "answers_the_order_only")
-
     async def cancel(self, handle: Handle) -> bool:
         """Have the prediction stopped; True once Cog does not know it, which is when it ended."""
         reply = await calls.ask(self._http, "POST", f"{_path(handle.id)}/cancel")
@@ -120,11 +114,6 @@ class Cog:
             raise calls.refused(reply)
         # It was told; a predict() that looks at nothing goes on until it looks.
         return False
-
-    async def purge(self, handle: Handle) -> Purge:
-        """Nothing is left that could be deleted."""
-        del handle
-        return Purge()
 
     async def healthy(self) -> None:
         """Ask whether the model is set up; a busy one is well."""

@@ -43,7 +43,7 @@ from providers.comfyui_graph import Workflow
 from providers.comfyui_jobs import ENDED, History, Job, Queue, Stored, files_in, in_queue, refused_inputs
 from providers.failures import FailureKind, ProviderFailure
 from providers.pictures import file_name, files_of, read
-from providers.templates import is_picture, names_in, picture_values, pointed
+from providers.templates import is_picture, model_for, names_in, picture_values, pointed
 
 POLL_AFTER_S = 1.0
 STOPPED_WITHIN_S = 2.0
@@ -87,9 +87,8 @@ class ComfyUI:
 
     async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Queue the workflow, unless the server knows this attempt: the same order again is never done twice."""
-        model, workflow = self._models.get(task.operation), self._workflows.get(task.operation)
-        if model is None or workflow is None:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+        model = model_for(self._models, task.operation)
+        workflow = self._workflows[task.operation]
         uploads = _uploads(task, model)
         # All names are ours, so that what may come to exist can be found and deleted from the first byte on.
         handle = Handle(id=task.attempt, operation=task.operation, uploads=tuple(uploads))

@@ -110,7 +110,6 @@ def files_in(found: Any) -> Iterator[Stored]:
 
 
 class _NodeError(msgspec.Struct, frozen=True, kw_only=True):
-    type: str = ""
     extra_info: dict[str, Any] = {}
 
 
@@ -120,7 +119,6 @@ class _NodeErrors(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Refusal(msgspec.Struct, frozen=True, kw_only=True):
     node_errors: dict[str, _NodeErrors] = {}
-    error: dict[str, Any] = {}
 
 
 def refused_inputs(reply: Reply) -> list[tuple[str, str]]:

@@ -60,7 +60,6 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     state: str = ""
     """Pointer to its state; without one 202 means that it goes on."""
     queued: Words = ()
-    running: Words = ()
     done: Words = ()
     failed: Words = ()
     canceled: Words = ()

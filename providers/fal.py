@@ -39,7 +39,7 @@ from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
 from providers.fal_errors import KINDS, refused, told_by
 from providers.pictures import data_uri, files_of
-from providers.templates import check_template, outputs_of, picture_values, pointed, render, wants_picture
+from providers.templates import check_template, model_for, outputs_of, picture_values, pointed, render, wants_picture
 
 KEPT_S = 3600
 """When fal deletes an output by itself."""
@@ -124,9 +124,7 @@ class Fal:
 
     async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Put the request into the queue, pictures inside."""
-        model = self._setup.models.get(task.operation)
-        if model is None:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+        model = model_for(self._setup.models, task.operation)
         pictures = enumerate(files_of(task), 1)
         given = [data_uri(picture) if wants_picture(model.input, n) else None for n, picture in pictures]
         body = render(model.input, {**task.parameters, **picture_values(given), "attempt": task.attempt})
@@ -157,7 +155,7 @@ class Fal:
         if status.status != "COMPLETED":
             return Snapshot(progress=Progress.RUNNING, poll_after_s=0.5)
         model_s = (status.metrics and status.metrics.inference_time) or 0.0
-        cost_usd = model_s * model.usd_per_s if model_s and model.usd_per_s is not None else None
+        cost_usd = model.cost_of(model_s)
         outputs = await self._result(handle, model, status)
         return Snapshot(progress=Progress.SUCCEEDED, outputs=outputs, model_s=model_s, cost_usd=cost_usd)
 

@@ -63,7 +63,7 @@ from providers.calls import Reply
 from providers.endpoint import Endpoint, Options
 from providers.failures import FailureKind, ProviderFailure
 from providers.pictures import data_uri, file_name, files_of, in_base64, read
-from providers.templates import outputs_of, picture_values, pointed, render
+from providers.templates import as_text, model_for, outputs_of, picture_values, pointed, render
 
 _ASSUMED_S = 30 * 24 * 3600
 _WORDS_IN_BYTES = 8192
@@ -170,9 +170,7 @@ class Http:
         await self._http.aclose()
 
     def _configured(self, operation: str) -> tuple[Model, Endpoint]:
-        if operation not in self._endpoints:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
-        return self._models[operation], self._endpoints[operation]
+        return model_for(self._models, operation), self._endpoints[operation]
 
     async def _ask(self, handle: Handle, path: str, method: str = "GET") -> Reply:
         headers = self._endpoints[handle.operation].headers
@@ -216,7 +214,7 @@ def _form(fields: dict[str, Any], files: tuple[File, ...]) -> list[tuple[str, Fo
         if all(isinstance(one, File) for one in many):
             parts += [(name, (file_name(file, files.index(file) + 1), read(file), file.media_type)) for file in many]
         else:
-            parts.append((name, (None, value if isinstance(value, str) else msgspec.json.encode(value).decode())))
+            parts.append((name, (None, as_text(value))))
     return parts
 
 

@@ -32,7 +32,7 @@ from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
 from providers.inline import Inline
 from providers.pictures import files_of, read
-from providers.templates import check_template, picture_values, render
+from providers.templates import check_template, model_for, picture_values, render
 from providers.tensors import DATATYPES, LENGTH, Tensor, described, pictures_in, pictures_tensor, value_tensor
 
 _KINDS = {**calls.ORDER_KINDS, 501: FailureKind.UNSUPPORTED}
@@ -91,9 +91,7 @@ class KServe(Inline):
     async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Have it inferred, and wait."""
         del reporter
-        model = self._models.get(task.operation)
-        if model is None:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+        model = model_for(self._models, task.operation)
         options = self._options[task.operation]
         content = _content(task, model, options)
         path = f"{_path(model, options)}/infer"

@@ -32,7 +32,16 @@ from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
 from providers.inline import Inline
 from providers.pictures import data_uri, file_name, files_of, read
-from providers.templates import check_template, is_picture, names_in, outputs_of, picture_values, render
+from providers.templates import (
+    as_text,
+    check_template,
+    is_picture,
+    model_for,
+    names_in,
+    outputs_of,
+    picture_values,
+    render,
+)
 
 NEVER_SENT = frozenset({"user", "safety_identifier"})
 """Fields that identify who asked."""
@@ -119,9 +128,7 @@ class OpenAIImages(Inline):
     async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Order, and wait for the picture."""
         del reporter
-        model = self._models.get(task.operation)
-        if model is None:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+        model = model_for(self._models, task.operation)
         path, content = _content(task, model)
         within_s = min(task.deadline_s, self._options.order_s)
         reply = await calls.order(self._http, "POST", path, within_s=within_s, **content)
@@ -166,7 +173,7 @@ def _content(task: Task, model: Model) -> tuple[str, dict[str, Any]]:
         fields = _fields(model, {**task.parameters, **values, "attempt": task.attempt})
         if takes_uris or not files:
             return "images/generations", {"json": fields}
-        return "images/edits", {"data": {k: _as_text(v) for k, v in fields.items()}, "files": _parts(files)}
+        return "images/edits", {"data": {k: as_text(v) for k, v in fields.items()}, "files": _parts(files)}
     except ProviderFailure as failure:
         failure.is_unsent = True
         raise
@@ -176,10 +183,6 @@ def _fields(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     rendered: dict[str, Any] = render(model.input, values)
     fields = {"model": model.model, **rendered} if model.model else rendered
     return {name: value for name, value in fields.items() if name not in NEVER_SENT}
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def _parts(files: tuple[File, ...]) -> list[tuple[str, tuple[str, bytes, str]]]:

@@ -40,7 +40,7 @@ from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
 from providers.lanes import ONE, Lanes
 from providers.pictures import data_uri, file_name, files_of, read
-from providers.templates import check_template, outputs_of, picture_values, pointed, render, wants_picture
+from providers.templates import check_template, model_for, outputs_of, picture_values, pointed, render, wants_picture
 
 INLINE_BYTES = 256_000
 """How long a picture may be as a data URI."""
@@ -123,9 +123,7 @@ class Replicate:
 
     async def submit(self, task: Task, reporter: Reporter) -> Snapshot:
         """Upload what is too large to go along, then create the prediction."""
-        model = self._models.get(task.operation)
-        if model is None:
-            raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+        model = model_for(self._models, task.operation)
         uploads: list[str] = []
         try:
             return await self._order(task, model, reporter, uploads=uploads)
@@ -248,7 +246,7 @@ def _address(model: Model) -> tuple[str, dict[str, Any]]:
 
 def _snapshot(prediction: _Prediction, model: Model) -> Snapshot:
     model_s = (prediction.metrics and prediction.metrics.predict_time) or 0.0
-    cost_usd = model_s * model.usd_per_s if model_s and model.usd_per_s is not None else None
+    cost_usd = model.cost_of(model_s)
     match prediction.status:
         case "succeeded":
             if prediction.data_removed:

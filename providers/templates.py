@@ -35,6 +35,11 @@ def render(template: Any, values: Mapping[str, Any]) -> Any:
     return template
 
 
+def as_text(value: Any) -> str:
+    """Write a rendered value as a field of a form: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
 def names_in(template: Any) -> frozenset[str]:
     """Return every name that a template mentions."""
     names = (_NAME.fullmatch(text) for text in _strings_in(template) if text.startswith("$"))
@@ -70,6 +75,14 @@ def picture_values(pictures: list[Any]) -> dict[str, Any]:
         return {}
     numbered = {f"image{n}": picture for n, picture in enumerate(pictures, 1)}
     return {"image": pictures[0], "images": pictures, **numbered}
+
+
+def model_for(models: Mapping[str, Model], operation: str) -> Model:
+    """Return the model that runs an operation; raise UNSUPPORTED, with nothing sent, where there is none."""
+    model = models.get(operation)
+    if model is None:
+        raise ProviderFailure(FailureKind.UNSUPPORTED, "operation", is_unsent=True)
+    return model
 
 
 def check_template(model: Model) -> str:

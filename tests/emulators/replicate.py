@@ -6,8 +6,6 @@ Replicate, emulated: predictions, files, webhooks and output files, as its HTTP 
 
 import asyncio
 import base64
-import email
-import email.policy
 import hmac
 import json
 import secrets
@@ -32,6 +30,7 @@ from tests.emulators.base import (
 )
 from tests.emulators.case import Case
 from tests.emulators.drawing import NotAPicture, draw, picture_in
+from tests.emulators.forms import files_in
 from tests.emulators.hooks import Ring, forged, ring
 from tests.emulators.replicate_records import Prediction, file_of, seconds, shown
 
@@ -132,18 +131,9 @@ class ReplicateEmulator(Emulator):
         """Keep a file, from a multipart form with a part `content`."""
         if refusal := _unauthenticated(seen):
             return refusal
-        head = f"Content-Type: {seen.headers['content-type']}\r\n\r\n".encode()
-        form = email.message_from_bytes(head + seen.body, policy=email.policy.HTTP)
-        parts = {part.get_param("name", header="content-disposition"): part for part in form.iter_parts()}
-        content = parts["content"].get_payload(decode=True)
-        assert isinstance(content, bytes)
-        made = file_of(
-            content,
-            self.url,
-            name=parts["content"].get_filename() or "file",
-            media_type=parts["content"].get_content_type(),
-        )
-        self.files[made["id"]] = (made, content)
+        sent = next(part for part in files_in(seen) if part.name == "content")
+        made = file_of(sent.content, self.url, name=sent.file_name or "file", media_type=sent.media_type)
+        self.files[made["id"]] = (made, sent.content)
         return answer_json(made, 201)
 
     async def file(self, seen: Seen, id: str) -> Answer:  # noqa: A002

@@ -14,6 +14,7 @@ from providers.templates import (
     check_template,
     decode_base64,
     is_picture,
+    model_for,
     names_in,
     outputs_of,
     picture_values,
@@ -209,3 +210,22 @@ def test_anything_else_is_a_bad_output(found: Any, detail: str) -> None:
 def test_base64_is_read_back(data: bytes) -> None:
     """Whatever bytes a provider made arrive as they were."""
     assert decode_base64(base64.b64encode(data).decode()) == data
+
+
+@pytest.mark.parametrize(
+    ("model_s", "usd_per_s", "cost_usd"), [(1.5, 0.25, 0.375), (0.0, 0.25, None), (-3.0, 0.25, None), (1.5, None, None)]
+)
+def test_seconds_cost_what_the_configuration_says(
+    model_s: float, usd_per_s: float | None, cost_usd: float | None
+) -> None:
+    """Nothing is said of a price where seconds or their price are not told; no time is negative."""
+    assert Model(usd_per_s=usd_per_s).cost_of(model_s) == cost_usd
+
+
+def test_an_operation_without_a_model_is_unsupported() -> None:
+    """Nothing is sent, so that nothing can be there."""
+    upscaler = Model(model="upscaler")
+    assert model_for({"upscale": upscaler}, "upscale") is upscaler
+    with pytest.raises(ProviderFailure) as caught:
+        model_for({"upscale": upscaler}, "edit")
+    assert (caught.value.kind, caught.value.is_unsent) == (FailureKind.UNSUPPORTED, True)
