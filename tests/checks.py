@@ -1,19 +1,19 @@
-"""What no test may leave behind: a planted secret in Redis, Postgres or a log line, or a Redis key that never ends."""
+"""What no test may leave behind: a planted secret in Redis, Postgres or a log line, or what is not listed as kept."""
 
 import secrets
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
 import redis
 
+from tests.registry import is_blob_name, key_kept, names
+
 CANARY = f"canary{secrets.token_hex(12)}"
 """Stands in every body of upload_bytes(), and nowhere else."""
 
 _planted: set[str] = {CANARY}
-
-# arq's own sorted set: it holds ids of jobs that wait, and goes when it is empty.
-QUEUE_PREFIX = b"lethe:queue:"
 
 
 def plant(secret: str) -> str:
@@ -31,17 +31,34 @@ def leaks(texts: Iterable[str]) -> list[str]:
     return [text for text in texts if any(needle in text for needle in _needles())]
 
 
+def refuse_unlisted_keys(url: str) -> None:
+    """Let Redis refuse keys and channels that the retention registry does not list, whoever asks, and remember them."""
+    client = _client(url)
+    keys, channels = [f"~{name}" for name in names("redis")], [f"&{name}" for name in names("channel")]
+    client.execute_command("ACL", "SETUSER", "default", "resetkeys", "resetchannels", *keys, *channels)
+    client.close()
+
+
 def redis_faults(url: str) -> list[str]:
     """What of Redis' content must not be there; everything is gone afterwards, so that the next test starts clean."""
-    client = cast("Any", redis).Redis.from_url(url)
+    client = _client(url)
     try:
+        refused = [entry["object"] for entry in client.acl_log() if entry["reason"] in {"key", "channel"}]
+        client.acl_log_reset()
         keys: list[bytes] = list(client.scan_iter(count=1000))
-        endless = [key for key in keys if client.ttl(key) == -1 and not key.startswith(QUEUE_PREFIX)]
+        faults = [f"redis: {name!r} is not in the retention registry" for name in refused]
+        faults += [fault for key in keys for fault in _age_faults(key, client.pttl(key))]
         held = [f"{key!r} {_value(client, key)!r}" for key in keys]
         client.flushall()
     finally:
         client.close()
-    return [f"redis: {key!r} never ends" for key in endless] + [f"redis: {text}" for text in leaks(held)]
+    return faults + [f"redis: {text}" for text in leaks(held)]
+
+
+def blob_faults(folder: Path) -> list[str]:
+    """The files of a blob store whose names have no form that is listed."""
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [f"blobs: {name!r} is not in the retention registry" for name in found if not is_blob_name(name)]
 
 
 async def database_faults(dsn: str) -> list[str]:
@@ -59,6 +76,19 @@ async def database_faults(dsn: str) -> list[str]:
         ]
     finally:
         await connection.close()
+
+
+def _age_faults(key: bytes, left_ms: int) -> list[str]:
+    kept = key_kept(key.decode(errors="replace"))
+    assert kept is not None  # Redis takes no others
+    if left_ms == -1:
+        return [f"redis: {key!r} never ends"] if kept.max_age_s is not None else []
+    is_older = kept.max_age_s is not None and left_ms > kept.max_age_s * 1000
+    return [f"redis: {key!r} has {left_ms} ms left, more than the registry says"] if is_older else []
+
+
+def _client(url: str) -> Any:
+    return cast("Any", redis).Redis.from_url(url)
 
 
 def _needles() -> set[str]:

@@ -8,21 +8,27 @@ import pytest
 from broker.log import capture_log, configure_log
 from broker.services import Services
 from broker.settings import Settings
-from tests.checks import forget_planted, leaks, redis_faults
+from tests.checks import blob_faults, forget_planted, leaks, redis_faults
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
 
 
 @pytest.fixture(autouse=True)
 def nothing_leaks(request: pytest.FixtureRequest) -> Generator[None]:
-    """No planted secret in a log line or in Redis, no Redis key without an end; own_database() looks into Postgres."""
+    """
+    No planted secret in a log line or in Redis, no key or blob that the retention registry does not list, no key older
+    than it says; own_database() looks into Postgres.
+    """
     forget_planted()
     configure_log(is_console=False)
+    folder: Path | None = request.getfixturevalue("tmp_path") if "settings" in request.fixturenames else None
     with capture_log() as lines:
         yield
     faults = [f"log: {line}" for line in leaks(lines)]
     if "servers" in request.fixturenames:
         started: Servers = request.getfixturevalue("servers")
         faults += redis_faults(started.embedded.redis_url)
+    if folder is not None:
+        faults += blob_faults(folder / "blobs")
     assert not faults
 
 

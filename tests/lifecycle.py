@@ -70,6 +70,15 @@ async def count(settings: Settings, table: str, where: str = "true") -> int:
         await connection.close()
 
 
+async def rows_of(settings: Settings, query: str) -> list[asyncpg.Record]:
+    """Look, past all stores."""
+    connection = await asyncpg.connect(settings.postgres_dsn)
+    try:
+        return await connection.fetch(query)
+    finally:
+        await connection.close()
+
+
 async def run_sql(settings: Settings, statement: str, *values: object) -> None:
     """Turn back a clock, past all stores."""
     connection = await asyncpg.connect(settings.postgres_dsn)

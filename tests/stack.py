@@ -19,7 +19,7 @@ from broker.services import Services, open_services
 from broker.settings import Settings
 from broker.store.processes import Facts, Process
 from broker.submission import Submission
-from tests.checks import CANARY, database_faults, plant
+from tests.checks import CANARY, database_faults, plant, refuse_unlisted_keys
 from tests.keyholder_process import KeyholderProcess
 
 DATA = Path(__file__).parents[1] / ".lethe" / "data"
@@ -39,6 +39,7 @@ class Servers:
 
     async def _start(self) -> None:
         await self.embedded.start()
+        refuse_unlisted_keys(self.embedded.redis_url)
         await self.run_sql(f"CREATE DATABASE {TEMPLATE}")
         await migrate(self.dsn(TEMPLATE))
 

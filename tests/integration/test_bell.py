@@ -16,7 +16,9 @@ async def test_a_ring_is_an_arq_job(services: Services) -> None:
     """Payload, lifetime, score and queue are those of `enqueue_job`, so that stock arq takes it up."""
     ours, theirs = uuid4(), uuid4()
     await services.bell.ring(ours, fence=3, pool=POOL)
-    await services.redis.enqueue_job(TASK, theirs.hex, _job_id=f"{theirs.hex}:3", _queue_name=queue_name(POOL))
+    await services.redis.enqueue_job(
+        TASK, theirs.hex, _job_id=f"{theirs.hex}:3", _queue_name=queue_name(POOL), _expires=3600
+    )
 
     stored = [await services.redis.get(f"arq:job:{job_id.hex}:3") for job_id in (ours, theirs)]
     rung, enqueued = [deserialize_job(data, deserializer=msgspec.msgpack.decode) for data in stored if data]

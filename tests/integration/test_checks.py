@@ -1,13 +1,17 @@
 """A check that cannot find what was planted proves nothing: each one is shown something to find."""
 
+from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import redis
 import structlog
+from redis.exceptions import NoPermissionError
 
 from broker.log import capture_log
 from broker.settings import Settings
-from tests.checks import CANARY, database_faults, forget_planted, leaks, plant, redis_faults
+from broker.store.blobs import new_name
+from tests.checks import CANARY, blob_faults, database_faults, forget_planted, leaks, plant, redis_faults
 from tests.lifecycle import run_sql
 from tests.stack import Servers, upload_bytes
 
@@ -24,22 +28,60 @@ def test_every_upload_carries_the_canary() -> None:
 def test_redis_keys_without_an_end_are_found(servers: Servers) -> None:
     """Any but arq's own queue; and the next test starts with an empty Redis."""
     client = client_of(servers)
-    client.set("endless", "x")
-    client.set("ending", "x", ex=60)
+    client.set("lethe:mint:endless", "x")
+    client.set("lethe:mint:ending", "x", ex=60)
     client.zadd("lethe:queue:gpu", {"x": 1})
 
-    assert redis_faults(servers.embedded.redis_url) == ["redis: b'endless' never ends"]
+    assert redis_faults(servers.embedded.redis_url) == ["redis: b'lethe:mint:endless' never ends"]
     assert client.dbsize() == 0
     client.close()
+
+
+def test_a_redis_key_that_is_older_than_listed_is_found(servers: Servers) -> None:
+    """The registry's greatest age is one that Redis keeps; what is never written has none."""
+    client = client_of(servers)
+    client.set("lethe:wake:gpu", "x", ex=61)
+    client.set("lethe:wake:relay", "x", ex=60)
+    client.set("arq:result:x", "x", ex=1)
+    client.close()
+
+    found = redis_faults(servers.embedded.redis_url)
+    assert len(found) == 2
+    assert any("lethe:wake:gpu" in fault for fault in found)
+    assert any("arq:result:x" in fault for fault in found)
+
+
+def test_what_is_not_listed_is_refused_and_found(servers: Servers) -> None:
+    """A key and a channel that the registry does not have, from whatever process, also where the error is swallowed."""
+    client = client_of(servers)
+    for command in (lambda: client.set("new:thing", "x", ex=1), lambda: client.publish("news", "x")):
+        with pytest.raises(NoPermissionError):
+            command()
+    client.close()
+
+    assert sorted(redis_faults(servers.embedded.redis_url)) == [
+        "redis: 'new:thing' is not in the retention registry",
+        "redis: 'news' is not in the retention registry",
+    ]
+    assert redis_faults(servers.embedded.redis_url) == []
+
+
+def test_a_blob_whose_name_says_something_is_found(tmp_path: Path) -> None:
+    """Names are 128 random bits; whatever else lies there is none of ours."""
+    (tmp_path / "deep").mkdir()
+    for name in (new_name(), f"{new_name()}#1", "IMG_1234.jpg", f"deep/{new_name()}"):
+        (tmp_path / name).touch()
+
+    assert len(blob_faults(tmp_path)) == 2
 
 
 def test_a_canary_in_redis_is_found(servers: Servers) -> None:
     """In a key's name, in a value, in a member, and in hex."""
     token = plant("token-of-a-user")
     client = client_of(servers)
-    client.set(f"key:{CANARY}", "x", ex=60)
-    client.set("value", CANARY, ex=60)
-    client.set("hex", token.encode().hex(), ex=60)
+    client.set(f"lethe:mint:{CANARY}", "x", ex=60)
+    client.set("lethe:mint:value", CANARY, ex=60)
+    client.set("lethe:mint:hex", token.encode().hex(), ex=60)
     client.zadd("lethe:queue:gpu", {token: 1})
     client.close()
 

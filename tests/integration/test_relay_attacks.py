@@ -287,7 +287,7 @@ async def test_an_order_that_runs_keeps_its_place(settings: Settings, tmp_path: 
         async with running_worker(services, whole):
             job = await sent(services)
             await waiting(services, job)
-        assert await services.slots.acquire("desk", uuid4(), limit=1, lifetime_s=60)
+        assert await services.slots.acquire("desk", uuid4(), limit=1)
         desk.script["poll"] = [ProviderFailure(FailureKind.CONTENT_REJECTED)]
         async with running_worker(services, whole):
             job = await ended(services, job, within_s=4)
