@@ -15,6 +15,8 @@ import httpx
 import msgspec
 
 NOT_NOW = frozenset({429, 500, 502, 503})
+AGAIN = frozenset({"upload_superseded", "upload_incomplete", "operation_unavailable"})
+"""Refusals after which nothing was taken in, and a phone sends again: also when every worker died a moment ago."""
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 RETRY_S = 0.15
 
@@ -93,7 +95,7 @@ class Phone:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         while True:
             answer = await self.ask("PUT", f"/v1/jobs/{job_id}?operation={query}", headers=named, body=slowly)
-            if _code(answer) not in {"upload_superseded", "upload_incomplete"}:
+            if _code(answer) not in AGAIN:
                 return answer
             await asyncio.sleep(RETRY_S)
 

@@ -5,6 +5,7 @@ Everything is asked of the stores themselves: SQL, the directory, the keyholder'
 """
 
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -106,13 +107,14 @@ class Stores:
             check(note, known)
         return len(notes)
 
-    async def known(self) -> set[object]:
-        """The ids of all jobs."""
+    async def states(self) -> dict[UUID, str]:
+        """The state of every job, by the id that its user chose."""
         postgres = await asyncpg.connect(self._dsn)
         try:
-            return {row["public_id"] for row in await postgres.fetch("SELECT public_id FROM jobs")}
+            rows = await postgres.fetch("SELECT public_id, state FROM jobs")
         finally:
             await postgres.close()
+        return {row["public_id"]: row["state"] for row in rows}
 
 
 _QUERIES = {

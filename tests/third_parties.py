@@ -1,10 +1,12 @@
 """Emulated providers of every way of ordering, and a lethe.toml that sends each operation down one of them."""
 
+import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from tests.emulators.base import running
+from tests.emulators.base import Seen, running
 from tests.emulators.cog import CogEmulator
+from tests.emulators.forms import files_in
 from tests.emulators.openai_images import MODEL as OPENAI_MODEL
 from tests.emulators.openai_images import SECRET as OPENAI_SECRET
 from tests.emulators.openai_images import OpenAIEmulator
@@ -44,6 +46,7 @@ cost_usd = 0.04
 adapter = "cog"
 base_url = "{cog}"
 exposure = "local"
+concurrency = 1
 
 [provider.cog.operation.remove_background]
 input = {{ image = "$image" }}
@@ -65,6 +68,7 @@ class ThirdParties:
         self.replicate = ReplicateEmulator(run_s=0.3)
         self.openai = OpenAIEmulator()
         self.cog = CogEmulator(run_s=0.3)
+        self._ordered: dict[tuple[str, bytes], list[str]] = {}
 
     @property
     def config(self) -> str:
@@ -84,6 +88,37 @@ class ThirdParties:
         """How many jobs were ordered; under one id of ours it is one order, however often it came."""
         inline = len(self.openai.requests("edit"))
         return len(self.replicate.requests("order")) + inline + len(set(self.cog.started))
+
+    def tally(self) -> None:
+        """Note for which picture each order was, and forget the requests: in an hour there are many."""
+        for name, emulator, picture_of in (
+            ("replicate", self.replicate, _picture_in_json),
+            ("openai", self.openai, _picture_in_form),
+            ("cog", self.cog, _picture_in_json),
+        ):
+            seen = list(emulator.seen)
+            del emulator.seen[: len(seen)]  # others may have come meanwhile
+            for one in seen:
+                if one.route in {"order", "edit"}:
+                    digest = hashlib.sha256(picture_of(one)).digest()
+                    self._ordered.setdefault((name, digest), []).append(one.path)
+
+    def doubles(self) -> list[str]:
+        """Name the orders for a picture that was ordered before; under the same id of ours it is the same order."""
+        self.tally()
+        return [
+            f"ordered {len(paths)} times at {name}"
+            for (name, _), paths in self._ordered.items()
+            if len(set(paths) if name == "cog" else paths) > 1
+        ]
+
+
+def _picture_in_json(seen: Seen) -> bytes:
+    return str(seen.json()["input"]["image"]).encode()
+
+
+def _picture_in_form(seen: Seen) -> bytes:
+    return b"".join(file.content for file in files_in(seen))
 
 
 @contextmanager

@@ -25,15 +25,23 @@ MODES = (Mode.KILL, Mode.CUT)
 @click.option("--seed", default=7, show_default=True, help="Of the sample.")
 @click.option("--sample", "at_most", default=0, help="Try only so many, chosen by the seed; 0: all.")
 @click.option("--kind", "kinds", multiple=True, help="Only jobs of this kind; may be repeated.")
-@click.option("--mode", "modes", multiple=True, type=click.Choice(list(MODES)), help="kill or cut; both if not given.")
+@click.option(
+    "--mode",
+    "modes",
+    multiple=True,
+    type=click.Choice([mode.value for mode in MODES]),
+    help="kill or cut; both if not given.",
+)
 @click.option("--report", "path", type=click.Path(path_type=Path), help="Write PATH.json and PATH.md.")
 def main(
-    lanes: int, seed: int, at_most: int, kinds: tuple[str, ...], modes: tuple[Mode, ...], path: Path | None
+    lanes: int, seed: int, at_most: int, kinds: tuple[str, ...], modes: tuple[str, ...], path: Path | None
 ) -> None:
     """Kill, or cut the power, at every point that jobs pass; exit with 1 where something was violated."""
     chosen = [kind for kind in KINDS if not kinds or kind.name in kinds]
     began_s = time.monotonic()
-    outcomes = asyncio.run(_sweep(chosen, modes or MODES, lanes=lanes, seed=seed, at_most=at_most))
+    outcomes = asyncio.run(
+        _sweep(chosen, [Mode(mode) for mode in modes] or MODES, lanes=lanes, seed=seed, at_most=at_most)
+    )
     made = report(outcomes, seed=seed, took_s=time.monotonic() - began_s)
     _show(made)
     if path is not None:

@@ -91,11 +91,7 @@ class Case:
             headers["Lethe_Parameters"] = urlsafe_b64encode(words).decode()
         body = picture[: len(picture) // 2] if self._kind.is_broken else picture
         answer = await self._phone.send(self.id, body, self._kind.query, **headers)
-        while answer.status_code not in {200, 202}:
-            # Its worker may have died a moment ago: what is refused was not taken in, and may be sent again.
-            assert answer.json()["code"] == "operation_unavailable", answer.text
-            await asyncio.sleep(LOOK_AGAIN_S)
-            answer = await self._phone.send(self.id, body, self._kind.query, **headers)
+        assert answer.status_code in {200, 202}, answer.text
         if self._kind.is_canceled:
             await self._until_running()
             await self.delete()
