@@ -177,13 +177,26 @@ async def _exchange(
         # Who is not reached is found out before the time is over: then nothing was sent, and that is known.
         given["timeout"] = httpx.Timeout(within_s, connect=min(CONNECT_S, within_s / 2))
     async with asyncio.timeout(within_s or None), client.stream(method, url, **given) as answer:
-        body = bytearray()
-        async for chunk in answer.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_REPLY_BYTES:
-                # Neither lost nor uncertain: asked again, it would be as long.
-                raise ProviderFailure(FailureKind.BAD_OUTPUT, "answer_too_long")
-        return Reply(status=answer.status_code, headers=answer.headers, body=bytes(body))
+        return await _whole(answer)
+
+
+async def _whole(answer: httpx.Response) -> Reply:
+    try:
+        return Reply(status=answer.status_code, headers=answer.headers, body=await _read(answer))
+    finally:
+        await answer.aclose()
+        # Else it and its stream hold each other, and the request with the picture, until the collector comes by.
+        answer.stream = httpx.ByteStream(b"")
+
+
+async def _read(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_REPLY_BYTES:
+            # Neither lost nor uncertain: asked again, it would be as long.
+            raise ProviderFailure(FailureKind.BAD_OUTPUT, "answer_too_long")
+    return bytes(body)
 
 
 def _failure(exc: BaseException, kind: FailureKind, *, is_unsent: bool = False) -> ProviderFailure:

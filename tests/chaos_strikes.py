@@ -1,9 +1,10 @@
-"""What hits the stack in the chaos test: kill -9 and SIGSTOP for every kind of process that it consists of."""
+"""What hits a deployment in the soak: kill -9 and SIGSTOP for every kind of process that it consists of."""
 
 import asyncio
 import os
 import random
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,9 @@ PARTS = {
     "keyholder": ("broker.keyholder",),
     "worker": ("-m\0workers\0",),
     "broker": ("-m\0broker\0",),
-    "postgres": ("postgres: ", "[local]"),
+    "backend": ("postgres: ", "[local]"),
+    "postgres": ("/postgres\0-D",),
+    "redis": ("redis-server",),
 }
 PAUSED_S = 4.5
 """Longer than the lease of three seconds."""
@@ -41,6 +44,7 @@ class Strikes:
         self._pid = pid
         self._random = random.Random(seed)
         self.done: list[str] = []
+        self.struck_s: list[float] = []
 
     async def run(self, plan: list[tuple[str, signal.Signals]], *, every_s: float) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -51,7 +55,7 @@ class Strikes:
     def plan(self, count: int) -> list[tuple[str, signal.Signals]]:
         """Every blow once, then as many more as are wanted, shuffled."""
         blows = [(name, signal.SIGKILL) for name in PARTS]
-        blows += [(name, signal.SIGSTOP) for name in PARTS if name != "postgres"]
+        blows += [(name, signal.SIGSTOP) for name in PARTS if name != "backend"]
         drawn = self._random.sample(blows, len(blows)) + self._random.choices(blows, k=count)
         return drawn[:count]
 
@@ -62,6 +66,7 @@ class Strikes:
             return
         pid = self._random.choice(pids)
         self.done.append(f"{signum.name} {name} {pid}")
+        self.struck_s.append(time.monotonic())
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
             if signum is signal.SIGSTOP:

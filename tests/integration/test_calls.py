@@ -3,8 +3,10 @@
 import asyncio
 import email.utils
 import gc
+import io
 import socket
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -288,3 +290,28 @@ async def test_retry_after_as_a_date_is_a_time_from_now(server: Plain, client: h
     """A date that lies a minute ahead is about a minute, whatever the time zone here."""
     server.answers(Answer(status=503, headers={"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}))
     assert (await order(client)).after_s() == pytest.approx(60, abs=3)
+
+
+class Held(io.BytesIO):
+    """A picture of which it can be seen whether anybody still holds it."""
+
+
+@pytest.mark.parametrize(
+    "answer", [answer_json({"id": "p1"}), answer_json({}, 422), Answer(body=b"{" * 50, is_cut=True)]
+)
+async def test_a_picture_is_let_go_of_when_its_order_has_ended(
+    server: Plain, client: httpx.AsyncClient, answer: Answer
+) -> None:
+    """Answered, refused or broken off: nothing holds the body any more, and no collector has to come by for that."""
+    server.answers(answer)
+    picture = Held(PICTURE)
+    held = weakref.ref(picture)
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ProviderFailure):
+            await calls.order(client, "POST", "/order", files={"image": ("image", picture)})
+        del picture
+        assert held() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,71 @@
+"""
+Where what was uploaded may have stayed: every file of a folder, and the memory of every process.
+
+Looked through hundreds of times: hence only what changed since then, and only pages that a process has of its own.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from io import FileIO
+from pathlib import Path
+
+LARGE_BYTES = 256 << 20
+
+
+def files_with(needles: Iterable[bytes], folder: Path, *, since_s: float = 0.0) -> list[str]:
+    """Name the files that hold a needle, of those that were written since then."""
+    words = tuple(needles)
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if _holds(path, words, since_s)]
+
+
+def memory_with(needles: Iterable[bytes], pids: Iterable[int]) -> list[str]:
+    """Name the processes whose memory holds a needle; none where we are not root, who alone may read it."""
+    words = tuple(needles)
+    if os.geteuid() != 0:
+        return []
+    return [f"{pid} {_command(pid)}" for pid in pids if _is_in_memory(pid, words)]
+
+
+def _holds(path: Path, words: tuple[bytes, ...], since_s: float) -> bool:
+    try:
+        if not path.is_file() or path.stat().st_mtime < since_s or path.stat().st_size > LARGE_BYTES:
+            return False
+        content = path.read_bytes()
+    except OSError:  # it went meanwhile
+        return False
+    return any(word in content for word in words)
+
+
+def _is_in_memory(pid: int, words: tuple[bytes, ...]) -> bool:
+    try:
+        return any(word in part for part in _own_pages(pid) for word in words)
+    except OSError:  # it ended meanwhile
+        return False
+
+
+def _own_pages(pid: int) -> Iterator[bytes]:
+    """Read what a process has in memory, but for what lies in files that it only reads: no upload can be there."""
+    start = stop = 0
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            words = line.split()
+            if "-" in words[0] and not words[0].endswith(":"):
+                is_own = "r" in words[1] and ("w" in words[1] or len(words) < 6)
+                start, stop = (int(limit, 16) for limit in words[0].split("-")) if is_own else (0, 0)
+            elif words[0] == "Rss:" and words[1] != "0" and stop:
+                yield _read(memory, start, stop)
+
+
+def _read(memory: FileIO, start: int, stop: int) -> bytes:
+    try:
+        memory.seek(start)
+        return memory.read(stop - start)
+    except OSError:  # pages that even root may not read
+        return b""
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return "ended"
