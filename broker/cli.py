@@ -3,6 +3,7 @@
 import click
 
 from broker.commands.configuration import config_group
+from broker.commands.looking import forensics_command
 from broker.commands.providers import providers_command
 from broker.commands.running import broker_command, demo_command, keyholder_command, up_command, work_command
 from broker.commands.sending import submit_command, verify_command
@@ -30,6 +31,7 @@ for command in (
     verify_command,
     migrate_command,
     doctor_command,
+    forensics_command,
     providers_command,
     config_group,
 ):

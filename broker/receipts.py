@@ -134,7 +134,10 @@ class Signer:
 
     def sign(self, receipt: Receipt) -> str:
         """Return the receipt as a signed note."""
-        text = canonical(receipt) + "\n"
+        return self.sign_text(canonical(receipt) + "\n")
+
+    def sign_text(self, text: str) -> str:
+        """Return a text, which ends with a newline, as a signed note."""
         signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
         return f"{text}\n— {self._name} {signature}\n"
 
@@ -151,12 +154,7 @@ def key_id(name: str, public: bytes) -> bytes:
 
 def verify(note: str, vkeys: list[str]) -> Receipt:
     """Return the receipt when one of the keys signed it; raise ReceiptInvalid otherwise."""
-    text, separator, signatures = note.rpartition("\n\n")
-    if not separator or not signatures.endswith("\n"):
-        raise ReceiptInvalid("not a signed note")
-    text += "\n"
-    if not any(_signed_by(text, line, vkey) for line in signatures.splitlines() for vkey in vkeys):
-        raise ReceiptInvalid("no signature by a known key")
+    text = signed_text(note, vkeys)
     try:
         receipt = msgspec.json.decode(text, type=Receipt)
     except msgspec.DecodeError as exc:
@@ -164,6 +162,17 @@ def verify(note: str, vkeys: list[str]) -> Receipt:
     if receipt.type != TYPE:
         raise ReceiptInvalid("signed, but not a receipt of this version")
     return receipt
+
+
+def signed_text(note: str, vkeys: list[str]) -> str:
+    """Return the text of a signed note when one of the keys signed it; raise ReceiptInvalid otherwise."""
+    text, separator, signatures = note.rpartition("\n\n")
+    if not separator or not signatures.endswith("\n"):
+        raise ReceiptInvalid("not a signed note")
+    text += "\n"
+    if not any(_signed_by(text, line, vkey) for line in signatures.splitlines() for vkey in vkeys):
+        raise ReceiptInvalid("no signature by a known key")
+    return text
 
 
 def _signed_by(text: str, line: str, vkey: str) -> bool:

@@ -1,0 +1,1 @@
+"""`lethe forensics`: plants markers through the public API, causes faults, and looks for what is left anywhere."""
