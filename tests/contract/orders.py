@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from PIL import Image
 
 from providers.base import File, Handle, Output, Picture, Progress, Provider, Snapshot, Task, Value
 from providers.failures import ProviderFailure
+from providers.replicate import INLINE_BYTES
 from tests.emulators.base import Emulator
 from tests.emulators.case import Case
 from tests.pictures import photo
@@ -29,6 +31,17 @@ def picture(media_type: str = "image/jpeg", *, seed: int = 1) -> File:
     fd = os.memfd_create(FILE_NAME)
     os.write(fd, held.getvalue())
     return File(fd=fd, size_bytes=len(held.getvalue()), media_type=media_type, width=64, height=48)
+
+
+def large_picture() -> File:
+    """Put a picture into memory that is too large to go inside an order where larger ones are uploaded first."""
+    held = io.BytesIO()
+    noise = np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8)
+    Image.fromarray(noise).save(held, "PNG")
+    assert len(held.getvalue()) > INLINE_BYTES
+    fd = os.memfd_create("large")
+    os.write(fd, held.getvalue())
+    return File(fd=fd, size_bytes=len(held.getvalue()), media_type="image/png", width=400, height=400)
 
 
 def order(

@@ -2,20 +2,18 @@
 
 import asyncio
 import io
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from providers.base import File, Handle, Model, Part, Progress, Purge
+from providers.base import Handle, Model, Part, Progress, Purge
 from providers.failures import FailureKind, ProviderFailure
 from providers.replicate import INLINE_BYTES, Replicate
-from tests.contract.orders import failure_of, finish, picture, run, task, until
+from tests.contract.orders import failure_of, finish, large_picture, picture, run, task, until
 from tests.emulators.base import (
     LOST,
     LOST_AFTER_WORK,
@@ -47,17 +45,6 @@ async def replicate(emulator: ReplicateEmulator) -> AsyncIterator[Replicate]:
     made = make(emulator.url)
     yield made
     await made.aclose()
-
-
-def large_picture() -> File:
-    """Put a picture into memory that is too large to go inside an order."""
-    held = io.BytesIO()
-    noise = np.random.default_rng(1).integers(0, 256, (400, 400, 3), np.uint8)
-    Image.fromarray(noise).save(held, "PNG")
-    assert len(held.getvalue()) > INLINE_BYTES
-    fd = os.memfd_create("large")
-    os.write(fd, held.getvalue())
-    return File(fd=fd, size_bytes=len(held.getvalue()), media_type="image/png", width=400, height=400)
 
 
 async def outcome(emulator: ReplicateEmulator, **ending: object) -> ProviderFailure:
