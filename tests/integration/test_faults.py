@@ -189,6 +189,8 @@ async def test_a_fault_has_its_outcome_its_charge_its_orders_and_its_words(
         for fault in ("", "latency", *FAULTS):
             if happen(case, at.stage.renew(), fault):
                 found[fault] = await at.end(await sent(at.services))
+        alarms = await at.alarms()
 
     assert found == EXPECTED[case.name]
     assert all(end.is_charged == (end.outcome == "succeeded") for end in found.values())
+    assert alarms == sum(end.copies == "unknown" for end in found.values())
