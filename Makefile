@@ -20,7 +20,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help demo up bench bench-litellm test check fmt data run-ready dev-ready peers-ready
+.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -30,6 +30,9 @@ demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop; 
 
 up: run-ready ## Start everything and leave it running; Ctrl-C stops it
 	@exec $(PYTHON) -m broker.cli up
+
+forensics: run-ready ## Cause every fault and look everywhere for what is left; best as root; ARGS="--quick"
+	@$(PYTHON) -m broker.cli forensics $(ARGS)
 
 bench: run-ready ## Measure, and write docs/performance.md
 	@$(PYTHON) -m bench

@@ -1,5 +1,6 @@
 """`lethe forensics`: looks for what must not be left."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from broker.commands.endings import EXISTING, OUTPUT, run, say
 from broker.forensics.faults import FAULTS, QUICK
 from broker.forensics.findings import EXIT_CODES
 from broker.forensics.report import show, write
-from broker.forensics.story import Plan, investigate
+from broker.forensics.story import Plan, Signed, Watch, investigate
+from broker.supervisor import stop_on_signals
+from broker.up import Stopped, unless_stopped
 
 
 @click.command("forensics")
@@ -47,9 +50,17 @@ def forensics_command(  # noqa: PLR0917 -- click names them
     names = faults or (QUICK if quick else tuple(FAULTS))
     plan = Plan(faults=tuple(FAULTS[name] for name in names), jobs=jobs, profile=profile, key_file=key)
     console = Console(highlight=False)
-    with console.status("starting") as status:
-        signed = run(investigate(plan, watch=status.update))
+    try:
+        with console.status("starting") as status:
+            signed = run(_until_told(plan, status.update))
+    except Stopped:
+        raise click.ClickException("stopped before everything was looked at; nothing is left running") from None
     show(signed.report, console)
     write(signed.report, signed.signer, output)
     say(f"\nSigned as {output}; it is verified with the key {signed.signer.vkey}")
     sys.exit(EXIT_CODES[signed.report.verdict])
+
+
+async def _until_told(plan: Plan, watch: Watch) -> Signed:
+    stopping = stop_on_signals(asyncio.get_running_loop())
+    return await unless_stopped(investigate(plan, watch=watch), stopping)

@@ -35,11 +35,8 @@ class RedisValues(Surface):
     async def parts(self) -> AsyncGenerator[Part]:
         """Yield each key."""
         async with redis_at(self._url()) as client:
-            try:
-                async for key in client.scan_iter(count=1000):
-                    yield Part(f"key {key[:40]!r}", [b"\0".join((key, *await _held(client, key)))])
-            except (RedisError, OSError) as exc:
-                raise NotScanned(f"Redis does not answer ({type(exc).__name__})") from exc
+            async for key in client.scan_iter(count=1000):
+                yield Part(f"key {key[:40]!r}", [b"\0".join((key, *await _held(client, key)))])
 
     @asynccontextmanager
     async def planted(self, leaks: Leaks) -> AsyncGenerator[None]:
@@ -127,10 +124,12 @@ def _flat(value: object) -> Iterator[bytes]:
 
 @asynccontextmanager
 async def redis_at(url: str) -> AsyncGenerator[Any]:
-    """Connect for a while."""
+    """Connect for a while; NotScanned when it does not answer."""
     client = cast("Any", redis.asyncio.Redis).from_url(url)
     try:
         yield client
+    except (RedisError, OSError) as exc:
+        raise NotScanned(f"Redis does not answer ({type(exc).__name__})") from exc
     finally:
         await client.aclose()
 
@@ -150,13 +149,15 @@ async def keys_in_redis(url: str, leaks: Leaks) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def postgres_at(dsn: str) -> AsyncGenerator[asyncpg.Connection]:
-    """Connect for a while."""
+    """Connect for a while; NotScanned when it does not answer."""
     try:
         connection = await asyncpg.connect(dsn, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
     except (OSError, TimeoutError, asyncpg.PostgresError) as exc:
         raise NotScanned(f"Postgres does not answer ({type(exc).__name__})") from exc
     try:
         yield connection
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+        raise NotScanned(f"Postgres does not answer as it should ({type(exc).__name__})") from exc
     finally:
         await connection.close()
 

@@ -24,9 +24,7 @@ PARTS = {
     "PB",
     "PM",
     "PD",
-    "G3",
-    "G5",
-    "G7",
+    *(f"G{n}" for n in (3, 5, 6, 7,)),
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
 SKIPPING_CALLS = SKIPPING_MARKS | {f"pytest.{call}" for call in ("skip", "xfail", "importorskip")}
