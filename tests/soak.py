@@ -150,8 +150,10 @@ async def _receipts(stores: Stores, load: Load) -> tuple[int, list[str]]:
 
 def _residue(world: World, load: Load, since_s: float) -> list[str]:
     needles = (*load.marks.needles, load.token.encode())
-    places = (world.folder, Path("/dev/shm"), Path("/tmp"))
-    files = [f"hit in {place}: {name}" for place in places for name in files_with(needles, place, since_s=since_s)]
+    files = [f"hit in file {name}" for name in files_with(needles, world.folder, since_s=since_s)]
+    for place in (Path("/dev/shm"), Path("/tmp")):
+        found = files_with(needles, place, since_s=since_s, is_deep=False)
+        files += [f"hit in {place}: {name}" for name in found]
     return [*files, *(f"hit in memory of {name}" for name in memory_with(load.marks.needles, world.lethe_pids))]
 
 
