@@ -20,7 +20,11 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready
+SEED ?= 7
+MINUTES ?= 30
+LANES ?= 2
+
+.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready crash soak
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -42,6 +46,12 @@ bench-litellm: run-ready .bench-litellm/.ready ## Measure LiteLLM's proxy beside
 
 test: check peers-ready ## Run check, then every test against real Postgres and Redis
 	$(PYTHON) -m pytest
+
+crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md
+	@$(PYTHON) -m tests.crash --lanes $(LANES) --seed $(SEED) --report docs/crash
+
+soak: run-ready dev-ready ## Send for MINUTES=30 while everything dies at random, and count what is left; SEED=7
+	@$(PYTHON) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 check: run-ready dev-ready ## Format, lint, types, import rules (changes nothing)
 	$(BIN)/ruff format --check

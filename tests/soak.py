@@ -86,10 +86,10 @@ async def soak(*, for_s: float, seed: int, blow_every_s: float, phones: int) -> 
             receipts=receipts,
             classes={name: len(ids) for name, ids in msgspec.structs.asdict(found).items()},
             availability=sum(one.is_answered for one in load.asked) / len(load.asked),
-            answered_again=_recovery(
+            answered_again=recovery(
                 strikes.struck_s, [(one.began_s, one.ended_s) for one in load.asked if one.is_answered]
             ),
-            worked_again=_recovery(strikes.struck_s, [(one.began_s, one.ended_s) for one in load.sent if _worked(one)]),
+            worked_again=recovery(strikes.struck_s, [(one.began_s, one.ended_s) for one in load.sent if _worked(one)]),
             violations=violations,
         )
 
@@ -150,8 +150,10 @@ async def _receipts(stores: Stores, load: Load) -> tuple[int, list[str]]:
 
 def _residue(world: World, load: Load, since_s: float) -> list[str]:
     needles = (*load.marks.needles, load.token.encode())
-    places = (world.folder, Path("/dev/shm"), Path("/tmp"))
-    files = [f"hit in {place}: {name}" for place in places for name in files_with(needles, place, since_s=since_s)]
+    files = [f"hit in file {name}" for name in files_with(needles, world.folder, since_s=since_s)]
+    for place in (Path("/dev/shm"), Path("/tmp")):
+        found = files_with(needles, place, since_s=since_s, is_deep=False)
+        files += [f"hit in {place}: {name}" for name in found]
     return [*files, *(f"hit in memory of {name}" for name in memory_with(load.marks.needles, world.lethe_pids))]
 
 
@@ -159,8 +161,8 @@ def _worked(sent: Sent) -> bool:
     return sent.status == "succeeded"
 
 
-def _recovery(struck_s: Sequence[float], successes: Sequence[tuple[float, float]]) -> Recovery:
-    """Take the first success that was begun after each blow."""
+def recovery(struck_s: Sequence[float], successes: Sequence[tuple[float, float]]) -> Recovery:
+    """Say how long after each blow the first success came that was begun after it."""
     took = sorted(
         min(later) for blow_s in struck_s if (later := [ended - blow_s for began, ended in successes if began > blow_s])
     )

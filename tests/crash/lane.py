@@ -86,7 +86,7 @@ class Lane:
         await self._world.ready()
         case = self._case(kind)
         self._control.order(mode, point)
-        cutting = asyncio.create_task(self._cut(case.marks)) if mode is Mode.CUT else None
+        cutting = asyncio.create_task(self._cut(case)) if mode is Mode.CUT else None
         began_at_s = time.time()
         told, violations = await self._through(case, since_s=began_at_s)
         is_reached = not self._control.withdraw()
@@ -124,18 +124,19 @@ class Lane:
         while not self._control.is_carried_out:  # noqa: ASYNC110 - it happens in another process
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    async def _cut(self, marks: Marks) -> list[str]:
+    async def _cut(self, case: Case) -> list[str]:
         """When the point comes, let the restart see what lies in the directories at this moment, and nothing else."""
         await self._reached()
         world, copy = self._world, self._world.folder / "copy"
-        world.freeze()
-        found = await asyncio.to_thread(_copy, world.folder, copy, marks)
-        await world.kill()
-        for name in COPIED:
-            await asyncio.to_thread(_replace, world.folder / name, copy / name)
-        copy.rmdir()
-        await world.start()
-        await world.ready()
+        with case.without_a_machine():
+            world.freeze()
+            found = await asyncio.to_thread(_copy, world.folder, copy, case.marks)
+            await world.kill()
+            for name in COPIED:
+                await asyncio.to_thread(_replace, world.folder / name, copy / name)
+            copy.rmdir()
+            await world.start()
+            await world.ready()
         return found
 
     async def _has_been_cut(self, cutting: "asyncio.Task[list[str]]", *, is_reached: bool) -> list[str]:

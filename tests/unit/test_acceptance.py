@@ -24,7 +24,17 @@ PARTS = {
     "PB",
     "PM",
     "PD",
-    *(f"G{n}" for n in (3, 5, 6, 7,)),
+PARTS = {
+    *(str(n) for n in range(1, 14)),
+    "B",
+    "M",
+    "D",
+    *(f"P{n}" for n in range(1, 12)),
+    "PB",
+    "PM",
+    "PD",
+    *(f"G{n}" for n in (3, 4, 5, 6, 7, 10,)),
+}
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
 SKIPPING_CALLS = SKIPPING_MARKS | {f"pytest.{call}" for call in ("skip", "xfail", "importorskip")}
