@@ -30,9 +30,14 @@ class Fleet:
         self._config = config
         self._policies = policies
         self._breaker = breaker
-        self._workers: list[Process] = []
+        self._alive: list[Process] = []
         self._standings: dict[str, Standing] = {}
         self._seen_s = float("-inf")
+
+    async def alive(self) -> list[Process]:
+        """Return every process of ours that lives."""
+        await self._look()
+        return self._alive
 
     async def operations(self) -> dict[str, list[Verdict]]:
         """Return the operations that can run right now, each with the providers that would run it."""
@@ -90,6 +95,10 @@ class Fleet:
                     continue
         return min(found, key=lambda expected: expected.model_s, default=None)
 
+    @property
+    def _workers(self) -> list[Process]:
+        return [process for process in self._alive if process.role != "broker"]
+
     def _explain(self, needs: Needs, *, seed: int = 0) -> list[Verdict]:
         return explain(self._config.current, needs, disclose=self._disclose, standings=self._standings, seed=seed)
 
@@ -102,7 +111,7 @@ class Fleet:
         if now_s - self._seen_s <= FRESH_S:
             return
         config = self._config.current
-        self._workers = [process for process in await self._processes.alive() if process.role != "broker"]
+        self._alive = await self._processes.alive()
         outside = [name for name, provider in config.providers.items() if provider.adapter != "inhouse"]
         breakers = await self._breaker.standings(outside)
         ages = await self._jobs.queue_ages() if any(r.overflow_after_s for r in config.routes.values()) else {}

@@ -132,16 +132,16 @@ class Signer:
         self._key_id = key_id(name, public)
         self.vkey = f"{name}+{self._key_id.hex()}+{base64.b64encode(ED25519 + public).decode()}"
 
-    def sign(self, receipt: Receipt) -> str:
-        """Return the receipt as a signed note."""
-        text = canonical(receipt) + "\n"
+    def sign(self, stated: msgspec.Struct) -> str:
+        """Return a statement, a receipt for example, as a signed note."""
+        text = canonical(stated) + "\n"
         signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
         return f"{text}\n— {self._name} {signature}\n"
 
 
-def canonical(receipt: Receipt) -> str:
+def canonical(stated: msgspec.Struct) -> str:
     """One line of JSON with sorted keys (RFC 8785 for the values used here: strings, small integers, arrays)."""
-    return msgspec.json.encode(receipt, order="sorted").decode()
+    return msgspec.json.encode(stated, order="sorted").decode()
 
 
 def key_id(name: str, public: bytes) -> bytes:
@@ -151,19 +151,24 @@ def key_id(name: str, public: bytes) -> bytes:
 
 def verify(note: str, vkeys: list[str]) -> Receipt:
     """Return the receipt when one of the keys signed it; raise ReceiptInvalid otherwise."""
+    try:
+        receipt = msgspec.json.decode(signed_text(note, vkeys), type=Receipt)
+    except msgspec.DecodeError as exc:
+        raise ReceiptInvalid("signed, but not a receipt") from exc
+    if receipt.type != TYPE:
+        raise ReceiptInvalid("signed, but not a receipt of this version")
+    return receipt
+
+
+def signed_text(note: str, vkeys: list[str]) -> str:
+    """Return what a note says when one of the keys signed it; raise ReceiptInvalid otherwise."""
     text, separator, signatures = note.rpartition("\n\n")
     if not separator or not signatures.endswith("\n"):
         raise ReceiptInvalid("not a signed note")
     text += "\n"
     if not any(_signed_by(text, line, vkey) for line in signatures.splitlines() for vkey in vkeys):
         raise ReceiptInvalid("no signature by a known key")
-    try:
-        receipt = msgspec.json.decode(text, type=Receipt)
-    except msgspec.DecodeError as exc:
-        raise ReceiptInvalid("signed, but not a receipt") from exc
-    if receipt.type != TYPE:
-        raise ReceiptInvalid("signed, but not a receipt of this version")
-    return receipt
+    return text
 
 
 def _signed_by(text: str, line: str, vkey: str) -> bool:
