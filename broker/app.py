@@ -25,7 +25,7 @@ from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
 from broker.api.outputs import Disclosures, get_output
 from broker.api.posting import post_job
-from broker.api.privacy import list_receipt_keys
+from broker.api.privacy import get_posture, list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
 from broker.api.users import create_user
@@ -54,6 +54,7 @@ CLIENT_ROUTES: list[ControllerRouterHandler] = [
     get_receipt,
     list_operations,
     list_receipt_keys,
+    get_posture,
     take_hint,
     get_live,
     get_ready,
@@ -99,12 +100,15 @@ async def listening(
     services.lease.let_go = _let_go(services, disclosures)
     client = _Server(_config(create_app(services, closing=closing, disclosures=disclosures)))
     operator = _Server(_config(create_operator_app(services)))
+    await services.watch.look()
     async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(services.watch.run())
         tasks.create_task(client.serve(sockets=[client_socket]))
         tasks.create_task(operator.serve(sockets=[operator_socket]))
         try:
             yield
         finally:
+            watching.cancel()
             close(services, closing)
             client.should_exit = operator.should_exit = True
 

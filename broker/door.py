@@ -10,6 +10,7 @@ from broker.refusals import refused
 from broker.routing import Needs
 from broker.store.jobs import Usage
 from broker.submission import Submission
+from broker.watch import Watch
 from policies.base import Admit, Facts, Refuse
 from policies.registry import Policies
 
@@ -17,9 +18,10 @@ from policies.registry import Policies
 class Door:
     """Lets submissions in, or raises why not."""
 
-    def __init__(self, policies: Policies, fleet: Fleet) -> None:
+    def __init__(self, policies: Policies, fleet: Fleet, watch: Watch) -> None:
         self._policies = policies
         self._fleet = fleet
+        self._watch = watch
 
     @property
     def max_upload_bytes(self) -> int:
@@ -32,7 +34,8 @@ class Door:
         return self._policies.profile.name
 
     async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
-        """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
+        """Return the pool that the job will wait for; raise why nobody can do it, or why nothing may enter now."""
+        await self._watch.require()
         texts = read_texts(submission.texts) if submission.texts else {}
         needs = Needs(operation=submission.operation, parameters={**submission.parameters, **texts}, pictures=pictures)
         return await self._fleet.pool_for(needs, job_id=job_id)

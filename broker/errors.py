@@ -13,7 +13,8 @@ Every error the broker may show a client.
   x Conflict
     + JobConflict, UploadSuperseded, IllegalTransition
   x Unavailable
-    + StoreUnavailable, KeyholderUnavailable, BlobsUnavailable, QueueUnavailable, OperationUnavailable, Closing
+    + StoreUnavailable, KeyholderUnavailable, BlobsUnavailable, QueueUnavailable, OperationUnavailable, PostureUnmet,
+      Closing
   x StillHeld
     + KeyStillHeld, BlobStillHeld, HolderStillAlive
 
@@ -248,6 +249,12 @@ class OperationUnavailable(Unavailable):
     """No worker that can run this operation is alive right now."""
 
     code = "operation_unavailable"
+
+
+class PostureUnmet(Unavailable):
+    """This deployment is not what its profile demands; nothing is taken in until it is."""
+
+    code = "posture_unmet"
 
 
 class Closing(Unavailable):

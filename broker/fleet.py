@@ -31,9 +31,14 @@ class Fleet:
         self._config = config
         self._policies = policies
         self._breaker = breaker
-        self._workers: list[Process] = []
+        self._alive: list[Process] = []
         self._standings: dict[str, Standing] = {}
         self._seen_s = float("-inf")
+
+    async def alive(self) -> list[Process]:
+        """Return every process of ours that lives."""
+        await self._look()
+        return self._alive
 
     async def operations(self) -> frozenset[str]:
         """Name the operations that can run right now."""
@@ -93,6 +98,10 @@ class Fleet:
                     continue
         return min(found, key=lambda expected: expected.model_s, default=None)
 
+    @property
+    def _workers(self) -> list[Process]:
+        return [process for process in self._alive if process.role != "broker"]
+
     def _explain(self, needs: Needs, *, seed: int = 0) -> list[Verdict]:
         # The worker asks again with the picture in its hands; that it is clean by then is the worker's business.
         disclose = self._policies.disclose_clean
@@ -103,7 +112,7 @@ class Fleet:
         if now_s - self._seen_s <= FRESH_S:
             return
         config = self._config.current
-        self._workers = [process for process in await self._processes.alive() if process.role != "broker"]
+        self._alive = await self._processes.alive()
         breakers = await self._breaker.standings(list(config.outside))
         ages = await self._jobs.queue_ages() if any(r.overflow_after_s for r in config.routes.values()) else {}
         live = {name for worker in self._workers for name in worker.facts.providers}

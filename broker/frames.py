@@ -1,7 +1,7 @@
 """The words that pass between the keyholder and its clients: frames of one size, in both directions."""
 
 import struct
-from enum import IntEnum, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ _MAGIC = b"LK"
 _VERSION = 1
 # The body, which may be a key, is no field: unpacking it would leave a copy that nobody can overwrite.
 _HEAD = struct.Struct(">2sBB4xQ16s")
-_STATS = struct.Struct(">IIIQB")
+_STATS = struct.Struct(">IIIQBB")
 _BODY = slice(FRAME_BYTES - KEY_BYTES, FRAME_BYTES)
 
 
@@ -60,6 +60,16 @@ class Memory(StrEnum):
 _MEMORIES = tuple(Memory)
 
 
+class Hardening(IntFlag):
+    """What is true of a process."""
+
+    NONE = 0
+    UNDUMPABLE = 1  # not to be traced or dumped by others of the same user
+    NO_CORE_DUMPS = 2  # its core limit is zero, for good
+    HEAP_OVERWRITTEN = 4  # the C library overwrites what it frees
+    NO_SWAP = 8  # no swap on a disk, or none for this process
+
+
 class Head(NamedTuple):
     """Everything of a frame but its body; `number` is a ttl in seconds or a fence."""
 
@@ -69,13 +79,14 @@ class Head(NamedTuple):
 
 
 class KeyholderStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How full a keyholder is, and how well its memory is kept."""
+    """How full a keyholder is, how well its memory is kept, and what is true of its process."""
 
     held: int
     capacity: int
     tombstones: int
     max_ttl_s: int
     memory: Memory
+    hardening: Hardening = Hardening.NONE
 
 
 def write_head(frame: memoryview, code: Verb | Answer, *, number: int = 0, key_id: bytes = b"") -> None:
@@ -99,15 +110,20 @@ def body(frame: memoryview) -> memoryview:
 def write_stats(into: memoryview, stats: KeyholderStats) -> None:
     """Write the figures into a body."""
     memory = _MEMORIES.index(stats.memory)
-    _STATS.pack_into(into, 0, stats.held, stats.capacity, stats.tombstones, stats.max_ttl_s, memory)
+    _STATS.pack_into(into, 0, stats.held, stats.capacity, stats.tombstones, stats.max_ttl_s, memory, stats.hardening)
 
 
 def read_stats(source: memoryview) -> KeyholderStats:
     """Read the figures from a body; raise FrameInvalid for memory that has no name."""
     figures: tuple[int, ...] = _STATS.unpack_from(source)
-    held, capacity, tombstones, max_ttl_s, memory = figures
+    held, capacity, tombstones, max_ttl_s, memory, hardening = figures
     if memory >= len(_MEMORIES):
         raise FrameInvalid
     return KeyholderStats(
-        held=held, capacity=capacity, tombstones=tombstones, max_ttl_s=max_ttl_s, memory=_MEMORIES[memory]
+        held=held,
+        capacity=capacity,
+        tombstones=tombstones,
+        max_ttl_s=max_ttl_s,
+        memory=_MEMORIES[memory],
+        hardening=Hardening(hardening),
     )

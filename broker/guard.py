@@ -70,6 +70,13 @@ class Guard:
         """Live on without a deadline: nothing secret is held any more."""
         self._write(0)
 
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody still reads deadlines."""
+        poller = select.poll()
+        poller.register(self._fd, select.POLLERR)
+        return not poller.poll(0)
+
     def close(self) -> None:
         """Give up the pipe; a deadline that was set stays."""
         os.close(self._fd)

@@ -22,7 +22,6 @@ from broker.errors import (
     UploadIncomplete,
     UploadSuperseded,
 )
-from broker.fleet import Fleet
 from broker.incoming import Body, Delivery, alone
 from broker.jobs import Job, JobState
 from broker.lease import Lease
@@ -37,7 +36,6 @@ from broker.store.stores import Stores
 from broker.submission import TEXTS_N, Patience, Place, Submission, first_copies, new_key_id
 from broker.undoing import Undoing
 from policies.base import Admit
-from policies.registry import Policies
 
 log = structlog.get_logger()
 
@@ -57,8 +55,7 @@ class Intake:
         bell: Bell,
         changes: Changes,
         settler: Settler,
-        policies: Policies,
-        fleet: Fleet,
+        door: Door,
         lease: Lease,
         patience: Patience,
     ) -> None:
@@ -68,7 +65,7 @@ class Intake:
         self._blobs = stores.blobs
         self._bell = bell
         self._settler = settler
-        self._door = Door(policies, fleet)
+        self._door = door
         self._lease = lease
         self._patience = patience
         self._streams: dict[tuple[UUID, int], Body] = {}

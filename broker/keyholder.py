@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, cast
 
 import click
+import msgspec
 import structlog
 
 from broker.frames import (
@@ -27,6 +28,7 @@ from broker.frames import (
     write_head,
     write_stats,
 )
+from broker.hardening import observed
 from broker.keytable import KeyTable
 from broker.log import configure_log, report_crashes
 from broker.secret_memory import SecretPages, harden, heap_is_perturbed, wipe
@@ -72,7 +74,7 @@ class KeyService:
                 out[:INCARNATION_BYTES] = self._incarnation
                 return Answer.INCARNATION
             case Verb.STATS:
-                write_stats(out, self._table.stats())
+                write_stats(out, msgspec.structs.replace(self._table.stats(), hardening=observed()))
                 return Answer.STATS
             case _:
                 raise FrameInvalid

@@ -11,6 +11,7 @@ import structlog
 
 from broker.errors import BrokerError, StoreUnavailable
 from broker.guard import Guard
+from broker.posture import Fact
 from broker.store.processes import Facts, Process, ProcessStore
 
 log = structlog.get_logger()
@@ -43,7 +44,7 @@ class Lease:
         """Whether something new may be held."""
         return _boottime_s() < self._ends_s - KILL_MARGIN_S - LET_GO_S
 
-    def tell(self, **facts: str | tuple[str, ...]) -> None:
+    def tell(self, **facts: str | tuple[str, ...] | tuple[Fact, ...]) -> None:
         """Change what this process says about itself; the others read it after the next renewal."""
         changed = msgspec.structs.replace(self.process.facts, **facts)
         self.process = msgspec.structs.replace(self.process, facts=changed)

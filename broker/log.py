@@ -79,6 +79,12 @@ def configure_log(*, is_console: bool | None = None) -> None:
     _take_over_foreign_loggers()
 
 
+def is_allow_listed() -> bool:
+    """Whether every line of this process, a library's too, goes through the allow-list."""
+    handlers = logging.root.handlers
+    return keep_allowed in structlog.get_config()["processors"] and all(isinstance(h, _ForeignLog) for h in handlers)
+
+
 def report_crashes() -> None:
     """Log uncaught exceptions by type, where Python would print their messages; for the main of a process."""
     sys.excepthook = _log_crash

@@ -9,6 +9,7 @@ from typing import Final
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_PDEATHSIG = 2
+_PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -55,6 +56,11 @@ def refuse_dumps() -> None:
     """Make this process undumpable: no core file, no ptrace and no /proc/PID/mem for others of the same user."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _check(_prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def is_dumpable() -> bool:
+    """Say whether this process may be dumped, and traced by others of the same user."""
+    return _prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) != 0
 
 
 def adopt_orphans() -> None:

@@ -132,19 +132,16 @@ class Signer:
         self._key_id = key_id(name, public)
         self.vkey = f"{name}+{self._key_id.hex()}+{base64.b64encode(ED25519 + public).decode()}"
 
-    def sign(self, receipt: Receipt) -> str:
-        """Return the receipt as a signed note."""
-        return self.sign_text(canonical(receipt) + "\n")
-
-    def sign_text(self, text: str) -> str:
-        """Return a text, which ends with a newline, as a signed note."""
+    def sign(self, stated: msgspec.Struct) -> str:
+        """Return a statement, a receipt for example, as a signed note."""
+        text = canonical(stated) + "\n"
         signature = base64.b64encode(self._key_id + self._key.sign(text.encode())).decode()
         return f"{text}\n— {self._name} {signature}\n"
 
 
-def canonical(receipt: Receipt) -> str:
+def canonical(stated: msgspec.Struct) -> str:
     """One line of JSON with sorted keys (RFC 8785 for the values used here: strings, small integers, arrays)."""
-    return msgspec.json.encode(receipt, order="sorted").decode()
+    return msgspec.json.encode(stated, order="sorted").decode()
 
 
 def key_id(name: str, public: bytes) -> bytes:
@@ -154,9 +151,8 @@ def key_id(name: str, public: bytes) -> bytes:
 
 def verify(note: str, vkeys: list[str]) -> Receipt:
     """Return the receipt when one of the keys signed it; raise ReceiptInvalid otherwise."""
-    text = signed_text(note, vkeys)
     try:
-        receipt = msgspec.json.decode(text, type=Receipt)
+        receipt = msgspec.json.decode(signed_text(note, vkeys), type=Receipt)
     except msgspec.DecodeError as exc:
         raise ReceiptInvalid("signed, but not a receipt") from exc
     if receipt.type != TYPE:

@@ -11,10 +11,12 @@ from arq.connections import ArqRedis
 from broker.breaker import Breaker
 from broker.cancel import Cancellation
 from broker.changes import Changes
+from broker.door import Door
 from broker.fleet import Fleet
 from broker.guard import Guard
 from broker.hints import Hints
 from broker.intake import Intake
+from broker.itself import facts_of, tell_of_itself
 from broker.lease import Lease
 from broker.metrics import Metrics
 from broker.purges import AskProvider, Purges, ask_nobody
@@ -33,6 +35,7 @@ from broker.store.signing_key import load_signer
 from broker.store.stores import Stores, make_stores
 from broker.submission import Patience
 from broker.sweep import Sweep
+from broker.watch import Watch
 from policies.registry import Policies, load_profile
 
 SWEEP_EVERY_S = 1.0
@@ -56,6 +59,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     slots: Slots
     lease: Lease
     fleet: Fleet
+    watch: Watch
     purges: Purges
     settler: Settler
     intake: Intake
@@ -79,6 +83,8 @@ async def open_services(
 
     `ask` speaks to providers for settle; only a relay worker has one that does.
     """
+    more = facts.posture
+    facts = msgspec.structs.replace(facts, posture=(*facts_of(guard), *more))
     services = _wire(settings, role=role, facts=facts, guard=guard, config=config or live_config(settings), ask=ask)
     await services.stores.database.open()
     await services.heartbeat.open()
@@ -87,6 +93,7 @@ async def open_services(
         await services.stores.receipts.key_used(services.signer.vkey)
         async with _running(
             services.lease.run(),
+            tell_of_itself(services.lease, guard, more),
             services.changes.run(),
             services.hints.run(),
             services.config.run(),
@@ -133,6 +140,7 @@ def _wire(
     signer = load_signer(Path(settings.receipt_key_file), settings.receipt_name)
     metrics, bell, changes, breaker = Metrics(), Bell(redis), Changes(redis), Breaker(redis)
     fleet = Fleet(stores.processes, stores.jobs, config=config, policies=policies, breaker=breaker)
+    watch = Watch(stores, redis, fleet, settings=settings, signer=signer, profile=policies.profile)
     # A connection of its own: a busy process must not lose its lease in the queue for the others.
     heartbeat = Database(settings.postgres_dsn, connections=1)
     lease = Lease(ProcessStore(heartbeat), guard, role=role, lease_s=settings.lease_s, facts=facts)
@@ -143,8 +151,7 @@ def _wire(
         bell=bell,
         changes=changes,
         settler=settler,
-        policies=policies,
-        fleet=fleet,
+        door=Door(policies, fleet, watch),
         lease=lease,
         patience=Patience(idle_s=settings.upload_idle_s, within_s=settings.upload_within_s),
     )
@@ -177,6 +184,7 @@ def _wire(
         slots=Slots(redis),
         lease=lease,
         fleet=fleet,
+        watch=watch,
         purges=purges,
         settler=settler,
         intake=intake,

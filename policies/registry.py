@@ -11,6 +11,7 @@ from policies.disclosure import Disclosure
 from policies.ephemeral import Ephemeral
 from policies.limits import Limits
 from policies.metadata import Metadata
+from policies.posture import Posture
 from policies.retention import Retention
 from policies.toml_file import ConfigInvalid, TomlFile
 
@@ -18,7 +19,7 @@ PROFILES = Path(__file__).parent / "profiles"
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A profile file: its name, and one table per policy that has settings."""
+    """A profile file: its name, one table per policy that has settings, and what the deployment must be."""
 
     name: str
     limits: Limits
@@ -26,6 +27,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metadata: Metadata
     disclosure: Disclosure
     retention: Retention
+    posture: Posture
 
     @property
     def policies(self) -> tuple[Policy, ...]:

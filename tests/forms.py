@@ -18,7 +18,7 @@ from broker.store.processes import Facts, Process
 from broker.submission import Submission
 from tests.checks import plant
 from tests.relay import route, settings_with
-from tests.stack import body_of, submission
+from tests.stack import body_of, hardened_facts, submission
 
 BOUNDARY = "lethe-test"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -55,7 +55,8 @@ def studio_settings(settings: Settings, folder: Path) -> Settings:
 
 async def open_studio(services: Services) -> None:
     """A row that says that a worker lives which speaks to it."""
-    process = Process(id=uuid4(), role="worker", facts=Facts(pool="relay", providers=("studio",)))
+    facts = Facts(pool="relay", providers=("studio",), posture=hardened_facts())
+    process = Process(id=uuid4(), role="worker", facts=facts)
     await services.stores.processes.register(process, lease_s=3600)
 
 

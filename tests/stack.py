@@ -15,10 +15,12 @@ from broker.embedded import Embedded
 from broker.guard import Guard
 from broker.jobs import Job
 from broker.migrate import migrate
+from broker.posture import Fact, fact
 from broker.services import Services, open_services
 from broker.settings import Settings
 from broker.store.processes import Facts, Process
 from broker.submission import Submission
+from policies.posture import Demand
 from tests.checks import CANARY, database_faults, plant, refuse_unlisted_keys
 from tests.keyholder_process import KeyholderProcess
 
@@ -103,6 +105,11 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return {name: str(value) for name, value in encoded.items() if value is not None}
 
 
+def hardened_facts() -> tuple[Fact, ...]:
+    """What a worker tells that is all that a profile can demand."""
+    return tuple(fact(name, is_so=True) for name in Demand)
+
+
 class PipeGuard:
     """A guard without teeth: the deadlines that would kill can be read from its pipe."""
 
@@ -126,9 +133,9 @@ class PipeGuard:
 
 @asynccontextmanager
 async def running_services(settings: Settings, *, role: str = "broker") -> AsyncGenerator[Services]:
-    pipe = PipeGuard()
+    pipe, facts = PipeGuard(), Facts(posture=hardened_facts())
     try:
-        async with open_services(settings, role=role, facts=Facts(), guard=pipe.guard) as services:
+        async with open_services(settings, role=role, facts=facts, guard=pipe.guard) as services:
             yield services
     finally:
         pipe.close()
@@ -136,7 +143,7 @@ async def running_services(settings: Settings, *, role: str = "broker") -> Async
 
 async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:
     """A row that says that a worker lives, for tests that play the worker themselves."""
-    facts = Facts(pool="gpu", providers=PROVIDERS)
+    facts = Facts(pool="gpu", providers=PROVIDERS, posture=hardened_facts())
     process = Process(id=uuid4(), role="worker", facts=facts)
     await services.stores.processes.register(process, lease_s=lease_s)
     return process.id

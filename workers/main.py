@@ -24,6 +24,7 @@ from workers.images.zygote import Zygote
 from workers.inside import Inside
 from workers.models.registry import in_house, speeds
 from workers.outside import Outside
+from workers.posture import facts_of
 from workers.purging import Purging
 from workers.results import Results
 from workers.route_walk import Attempts
@@ -60,7 +61,7 @@ async def work(
         for model in models.values():
             await model.warm()
         await adapters.use(config.current)
-        facts = Facts(pool=pool, providers=adapters.names, speeds=speeds(models))
+        facts = Facts(pool=pool, providers=adapters.names, speeds=speeds(models), posture=facts_of(models))
         ask = Purging(adapters).ask
         async with open_services(settings, role="worker", facts=facts, guard=guard, config=config, ask=ask) as services:
             _follow(config, adapters, services)

@@ -171,11 +171,13 @@ def _hooks() -> Json:
 def _about() -> Json:
     offered = answer("The operations that can run right now.", OperationListView)
     keys = answer("Current and former keys.", ReceiptKeysView)
+    posture = raw("A C2SP signed note.", "text/plain", {"type": "string"})
     live, ready = answer("It lives.", LiveView), answer("Every part answers.", ReadyView)
     document_answer = raw("This document.", "application/json", {"type": "object"})
     public = {
         "/v1/operations": ("listOperations", "List operations", {"200": offered, **problems(503)}),
         "/v1/privacy/keys": ("listReceiptKeys", "List the keys that verify receipts", {"200": keys, **problems(503)}),
+        "/v1/privacy/posture": ("getPosture", "What is true of this deployment", {"200": posture, **problems(503)}),
         "/health/live": ("getLive", "Is the process alive?", {"200": live}),
         "/health/ready": ("getReady", "Can work be taken in?", {"200": ready, **problems(503)}),
         "/openapi.json": ("getOpenapi", "This document", {"200": document_answer}),

@@ -1,7 +1,7 @@
-"""What a privacy engineer asks for: the keys with which receipts are verified."""
+"""What a privacy engineer asks for: the keys with which receipts are verified, and what is true here."""
 
 import msgspec
-from litestar import get
+from litestar import Response, get
 
 from broker.api.deps import Wired
 from broker.api.views import Moment, whole_second
@@ -36,3 +36,10 @@ async def list_receipt_keys(services: Wired) -> ReceiptKeysView:
         for key in keys
     ]
     return ReceiptKeysView(items=sorted(items, key=lambda item: not item.is_current))
+
+
+@get("/v1/privacy/posture")
+async def get_posture(services: Wired) -> Response[str]:
+    """State what is true of this deployment, as a signed note."""
+    note = await services.watch.note()
+    return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-store"})

@@ -14,6 +14,7 @@ from typing import Final
 from broker.doctor.findings import Finding, note, ok, problem, warning
 from broker.frames import KEY_BYTES
 from broker.guard import hardened
+from broker.hardening import SWAPS, disks_in
 from broker.keyholder import DEFAULT_CAPACITY
 from broker.settings import inherited_environment
 
@@ -35,7 +36,7 @@ def machine() -> Iterator[Finding]:
     yield seccomp(Path("/proc/self/status").read_text())
     yield landlock()
     yield lockable_memory(resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
-    yield swap(Path("/proc/swaps").read_text())
+    yield swap(SWAPS.read_text())
     yield core_dumps(Path("/proc/sys/kernel/core_pattern").read_text().strip())
     yield freed_heap()
     yield clock(datetime.now(UTC))
@@ -104,8 +105,7 @@ def lockable_memory(limit_bytes: int) -> Finding:
 
 def swap(table: str) -> Finding:
     """A worker's picture may be swapped out; on a disk it would stay."""
-    devices = [line.split()[0] for line in table.splitlines()[1:] if line.split()]
-    on_disk = [device for device in devices if "zram" not in device]
+    on_disk = disks_in(table)
     if not on_disk:
         return ok("no swap on a disk")
     return warning(

@@ -9,9 +9,7 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 import asyncpg
-import obstore
 from obstore.exceptions import BaseError
-from obstore.store import from_url
 from redis.exceptions import RedisError
 
 from broker.doctor.findings import Finding, note, ok, problem, warning
@@ -27,8 +25,6 @@ WITHIN_S: Final = 10.0
 _OLDEST_POSTGRES: Final = 15
 _OLDEST_REDIS: Final = (6, 2)
 _SKEW_S: Final = 5.0
-# Google's store answers every write with a generation, versioned or not.
-_TELLS_VERSIONS: Final = frozenset({"s3", "s3a", "az", "azure", "abfs", "abfss"})
 
 
 async def stores(settings: Settings) -> AsyncGenerator[Finding, None]:
@@ -137,7 +133,8 @@ async def _blobs(settings: Settings) -> AsyncGenerator[Finding, None]:
         store = BlobStore(settings.blobs_url)
         async with asyncio.timeout(WITHIN_S):
             await store.put(name, _one_byte())
-            yield versions(urlsplit(settings.blobs_url).scheme, await _version(settings.blobs_url, name))
+            is_directory = urlsplit(settings.blobs_url).scheme == "file"
+            yield versions(await store.keeps_versions(), is_directory=is_directory)
             await store.destroy(name)
         yield ok("the blob store takes a blob, deletes it, and shows that it is gone")
     except (BrokerError, BaseError, OSError, TimeoutError, ValueError) as exc:
@@ -147,26 +144,20 @@ async def _blobs(settings: Settings) -> AsyncGenerator[Finding, None]:
         )
 
 
-def versions(scheme: str, version: str | None) -> Finding:
+def versions(keeps: bool | None, *, is_directory: bool = False) -> Finding:
     """A bucket that keeps versions keeps what was deleted."""
-    if scheme == "file":
+    if is_directory:
         return ok("blobs lie in a directory; keep it out of backups and snapshots")
-    if scheme not in _TELLS_VERSIONS:
+    if keeps is None:
         return note(
             "this blob store does not tell whether it keeps versions", "see that versioning and soft delete are off"
         )
-    if version in (None, "", "null"):
+    if not keeps:
         return ok("the bucket keeps no versions")
     return problem(
         "the bucket keeps versions: what is deleted stays",
         "use a bucket without versioning and object lock (ciphertext alone is kept, but no receipt may say absent)",
     )
-
-
-async def _version(url: str, name: str) -> str | None:
-    if urlsplit(url).scheme == "file":
-        return None
-    return (await obstore.head_async(from_url(url), name)).get("version")
 
 
 async def _one_byte() -> AsyncIterator[bytes]:

@@ -39,7 +39,7 @@ def show(report: PrivacyReport, console: Console) -> None:
 
 def write(report: PrivacyReport, signer: Signer, path: Path) -> None:
     """Save it as a signed note, as receipts are: one line of JSON, an empty line, the signature."""
-    path.write_text(signer.sign_text(msgspec.json.encode(report, order="sorted").decode() + "\n"))
+    path.write_text(signer.sign(report))
 
 
 def read(note: str, vkeys: list[str]) -> PrivacyReport:

@@ -16,6 +16,8 @@ from broker.errors import BlobStillHeld, BlobsUnavailable
 
 CHUNK_BYTES = 256 * 1024
 TIMEOUT_S = 10.0
+# Google's store answers every write with a generation, versioned or not.
+TELLS_VERSIONS = frozenset({"s3", "s3a", "az", "azure", "abfs", "abfss"})
 DESTROY_S = 2.5
 """Settle has other things to do in its time: a store that hangs longer is silent, and its blob unreadable."""
 
@@ -29,6 +31,7 @@ class BlobStore:
     """Puts, reads and destroys blobs; every failure of the store raises BlobsUnavailable."""
 
     def __init__(self, url: str) -> None:
+        self._scheme = urlsplit(url).scheme
         self._directory = Path(unquote(urlsplit(url).path)) if url.startswith("file://") else None
         if self._directory is not None:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -86,6 +89,17 @@ class BlobStore:
         """Raise BlobsUnavailable when the store does not answer."""
         await self.size("ping")
 
+    async def keeps_versions(self) -> bool | None:
+        """Say whether what is deleted stays as an older version; None where the store does not tell."""
+        if self._directory is not None:
+            return False
+        name = f"posture-{secrets.token_hex(8)}"
+        async with _mapped(), asyncio.timeout(TIMEOUT_S):
+            await obstore.put_async(self._store, name, b"\0", use_multipart=False)
+            version = (await obstore.head_async(self._store, name)).get("version")
+            await obstore.delete_async(self._store, name)
+        return versioned(self._scheme, version)
+
     async def _delete(self, name: str) -> None:
         with suppress(FileNotFoundError):  # a directory raises where a bucket does not
             await obstore.delete_async(self._store, name)
@@ -98,6 +112,11 @@ class BlobStore:
             return []
         drafts = (self._directory / f"{name}#{number}" for number in count(1))
         return list(takewhile(Path.exists, drafts))
+
+
+def versioned(scheme: str, version: str | None) -> bool | None:
+    """Read from what a store says of a fresh blob whether it keeps versions; None where it does not tell."""
+    return version not in (None, "", "null") if scheme in TELLS_VERSIONS else None
 
 
 async def _first_of(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import msgspec
 
+from broker.posture import Fact
 from broker.store.database import Database
 from broker.store.files import statements
 
@@ -20,6 +21,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The providers that it runs, by their names in lethe.toml."""
     speeds: dict[str, float] = msgspec.field(default_factory=dict[str, float])
     """Seconds of model time per megapixel of input, by variant."""
+    posture: tuple[Fact, ...] = ()
+    """What is true of it, as it sees itself."""
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from broker.receipts import verify
+from broker.posture import Posture
+from broker.receipts import signed_text, verify
 from broker.settings import Settings
 from broker.sniff import ImageKind
 from tests.images_corpus import huge_png, marked, marker, not_pictures, saved, two_halves
@@ -119,6 +120,16 @@ def test_a_photo_comes_out_upscaled_and_its_upload_is_gone(running: Running) -> 
     assert (verdict["canceled"], verdict["charged"], verdict["outputs"]) == (False, True, "destroyed")
     assert running.blobs() == before
     assert running.http.get(f"{path}/outputs/0").status_code == 410
+
+
+def test_processes_that_lethe_starts_are_what_the_minimal_profile_demands(running: Running) -> None:
+    """Broker, worker and keyholder see it of themselves; the page that says so is signed by the receipts' key."""
+    keys = [key["vkey"] for key in running.http.get("/v1/privacy/keys").json()["items"]]
+    posture = msgspec.json.decode(signed_text(running.http.get("/v1/privacy/posture").text, keys), type=Posture)
+    assert posture.is_met
+    assert {(line.part, line.name) for line in posture.facts if line.is_demanded} >= {
+        (part, name) for part in ("broker", "worker") for name in ("undumpable", "guarded", "freed_heap_overwritten")
+    }
 
 
 @pytest.mark.parametrize("kind", list(ImageKind))

@@ -24,15 +24,6 @@ PARTS = {
     "PB",
     "PM",
     "PD",
-PARTS = {
-    *(str(n) for n in range(1, 14)),
-    "B",
-    "M",
-    "D",
-    *(f"P{n}" for n in range(1, 12)),
-    "PB",
-    "PM",
-    "PD",
     *(f"G{n}" for n in (3, 4, 5, 6, 7, 10,)),
 }
 }

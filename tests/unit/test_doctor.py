@@ -7,6 +7,7 @@ import pytest
 from broker.doctor import machine, stores
 from broker.doctor.configuration import settings_of
 from broker.doctor.findings import Finding, Level
+from broker.store.blobs import versioned
 from broker.store.files import migrations
 
 SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
@@ -53,12 +54,12 @@ WHOLE = {
         (stores.schema(set()), Level.PROBLEM),
         (stores.skew(timedelta(seconds=-4), whose="x"), Level.OK),
         (stores.skew(timedelta(seconds=-60), whose="x"), Level.WARNING),
-        (stores.versions("file", None), Level.OK),
-        (stores.versions("s3", None), Level.OK),
-        (stores.versions("s3", "null"), Level.OK),
-        (stores.versions("s3", "3HL4kqtJlcpXroDTDmJ"), Level.PROBLEM),
-        (stores.versions("az", "2026-01-01T00:00:00.0000000Z"), Level.PROBLEM),
-        (stores.versions("gs", "1700000000000000"), Level.NOTE),
+        (stores.versions(False, is_directory=True), Level.OK),
+        (stores.versions(versioned("s3", None)), Level.OK),
+        (stores.versions(versioned("s3", "null")), Level.OK),
+        (stores.versions(versioned("s3", "3HL4kqtJlcpXroDTDmJ")), Level.PROBLEM),
+        (stores.versions(versioned("az", "2026-01-01T00:00:00.0000000Z")), Level.PROBLEM),
+        (stores.versions(versioned("gs", "1700000000000000")), Level.NOTE),
     ],
 )
 def test_conclusions(finding: Finding, level: Level) -> None:

@@ -101,6 +101,11 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)  # the parent ended before the kernel was asked
 
 
+def landlock_version() -> int:
+    """Ask the kernel for its version of landlock; below 1 where it has none."""
+    return int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION))
+
+
 def _prctl(option: int, value: int, pointer: int = 0) -> None:
     if _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(pointer), 0, 0) != 0:
         raise SandboxUnavailable(f"prctl {option}: {os.strerror(ctypes.get_errno())}")
@@ -122,7 +127,7 @@ def _limit(memory_bytes: int, cpu_s: int) -> None:
 
 def _lock_files_and_ports() -> None:
     """Landlock with no rule at all: no path and no port, should the call filter ever have a hole."""
-    version = _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)
+    version = landlock_version()
     if version < 1:
         return  # the kernel has no landlock; the call filter stands alone
     file_rights = 13 + (version >= 2) + (version >= 3) + (version >= 5)
