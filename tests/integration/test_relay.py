@@ -10,6 +10,8 @@ from broker.jobs import JobState
 from broker.services import Services
 from broker.settings import Settings
 from broker.sniff import ImageKind
+from policies.base import Facts, ProviderTerms, RefusalCode, Refuse
+from policies.registry import Policies
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator, script
 from tests.images_corpus import marked
@@ -114,3 +116,23 @@ async def test_a_fault_has_its_outcome_its_orders_and_its_words(
     assert len(await attempts(services, job)) == orders
     assert set((await words(services, job)).values()) == copies
     assert (await receipt(services, job)).outcome == state
+
+
+async def test_the_policies_are_asked_again_before_a_picture_leaves(
+    services: Services, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever chose the provider has asked before; what opens the picture asks for itself, and sends nothing."""
+    chosen = await sent(services)
+
+    monkeypatch.setattr(Policies, "disclose", refuse_real_operations)
+    job = await ended(services, chosen)
+
+    assert (job.state, job.code) == (JobState.FAILED, "refused")
+    assert not provider.requests("order")
+    assert not provider.requests("upload")
+    assert await words(services, job) == {}
+
+
+def refuse_real_operations(self: Policies, facts: Facts, terms: ProviderTerms) -> Refuse | None:
+    """Routing asks without naming an operation, and gets its way."""
+    return Refuse(code=RefusalCode.REFUSED, reason="not any more") if facts.operation else None
