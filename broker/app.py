@@ -12,7 +12,8 @@ import structlog
 import uvicorn
 from litestar import Litestar
 from litestar.di import Provide
-from litestar.types import ASGIApp, ControllerRouterHandler
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
 
 from broker.api.deps import provide_caller
 from broker.api.edge import Edge
@@ -20,6 +21,7 @@ from broker.api.events import job_events
 from broker.api.health import get_live, get_ready
 from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
+from broker.api.methods import answer_options
 from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
@@ -42,7 +44,7 @@ log = structlog.get_logger()
 FINISH_WITHIN_S = 4
 KEEP_ALIVE_S = 75
 
-CLIENT_ROUTES: list[ControllerRouterHandler] = [
+CLIENT_ROUTES: list[HTTPRouteHandler] = [
     create_user,
     put_job,
     post_job,
@@ -60,7 +62,7 @@ CLIENT_ROUTES: list[ControllerRouterHandler] = [
     get_ready,
     get_openapi,
 ]
-OPERATOR_ROUTES: list[ControllerRouterHandler] = [get_metrics, get_operator_health]
+OPERATOR_ROUTES: list[HTTPRouteHandler] = [get_metrics, get_operator_health]
 
 
 def create_app(services: Services, *, closing: asyncio.Event, disclosures: Disclosures) -> ASGIApp:
@@ -184,9 +186,9 @@ def _config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def _edged(services: Services, routes: list[ControllerRouterHandler], dependencies: dict[str, Provide]) -> ASGIApp:
+def _edged(services: Services, routes: list[HTTPRouteHandler], dependencies: dict[str, Provide]) -> ASGIApp:
     app = Litestar(
-        route_handlers=routes,
+        route_handlers=[*answer_options(routes), *routes],
         dependencies=dependencies,
         exception_handlers={Exception: answer_exception},
         openapi_config=None,

@@ -35,7 +35,8 @@ _UNSENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets without end
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets without end
+"""What reading an answer raises that is none; whoever reads one by itself expects all of it."""
 
 KINDS: dict[int, FailureKind] = {
     400: FailureKind.INVALID_INPUT,
@@ -81,7 +82,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         """Decode the body; None where it is no JSON. For errors: whoever needs the content uses `decoded`."""
         try:
             return msgspec.json.decode(self.body)
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
 
     def after_s(self) -> float | None:
@@ -135,7 +136,7 @@ def decoded(reply: Reply, into: type[T], *, is_order: bool = False) -> T:
     """Read an answer; one that cannot be read is UNCERTAIN after an order, else PROVIDER_ERROR."""
     try:
         return msgspec.json.decode(reply.body, type=into)
-    except _UNREADABLE:
+    except UNREADABLE:
         kind = FailureKind.UNCERTAIN if is_order else FailureKind.PROVIDER_ERROR
         raise ProviderFailure(kind, "unreadable_answer", is_unanswered=not is_order) from None
 

@@ -142,7 +142,8 @@ def _taking(name: str, summary: str, parameters: list[Json], bodies: Json) -> Js
 
 
 def _events() -> Json:
-    stream = raw("Server-sent events: `job` with the job as data, then `end`.", "text/event-stream", {"type": "string"})
+    # No type: a generator reads text as text, and a schema would be one of each event.
+    stream = raw("Server-sent events: `job` with the job as data, then `end`.", "text/event-stream", {})
     responses = {"200": stream, "204": _empty("The end was seen."), **problems(401, 404, 503)}
     return operation("getJobEvents", "Watch a job", responses, [JOB_ID, LAST_EVENT_ID])
 

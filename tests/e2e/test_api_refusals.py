@@ -209,3 +209,19 @@ async def test_requests_are_logged_by_their_template(api: Api) -> None:
     }
     assert "7f3a-0c55" not in "".join(lines)
     assert shown["id"] not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/jobs", "GET, OPTIONS, POST"),
+        ("/v1/jobs/11111111-1111-4111-8111-111111111111", "DELETE, GET, OPTIONS, PUT"),
+        ("/v1/users", "OPTIONS, POST"),
+    ],
+)
+async def test_options_names_every_method(api: Api, path: str, methods: str) -> None:
+    """Whoever asks what an address knows, or uses a method that it does not know, is told all of it."""
+    answer = await api.http.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+    refused = await api.http.request("PATCH", path)
+    assert (refused.status_code, set(refused.headers["allow"].split(", "))) == (405, set(methods.split(", ")))

@@ -19,6 +19,7 @@ from broker.errors import (
     UploadTooLarge,
 )
 from broker.jobs import Job
+from broker.lease import Lease
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.jobs import Admission, JobStore
@@ -298,6 +299,39 @@ async def test_nothing_is_held_when_the_row_says_overwritten(
     monkeypatch.setattr(JobStore, "admit", admit_seen)
     job, _ = await services.intake.submit(await submission(services), body_of(upload_bytes()))
     assert job.state == "queued"
+
+
+async def test_a_key_ends_with_the_deadline_of_its_job(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keyholder ends it by itself then, should everybody else be dead; a client's shorter deadline counts."""
+    lives_s: list[int] = []
+    put = services.stores.keys.put
+
+    async def put_seen(key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> object:
+        lives_s.append(ttl_s)
+        return await put(key_id, key, ttl_s=ttl_s, incarnation=incarnation)
+
+    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    for asked_s in (None, 7.0):
+        made = await submission(services, start_within_s=asked_s, finish_within_s=asked_s)
+        await services.intake.submit(made, body_of(upload_bytes()))
+
+    assert lives_s == [services.policies.profile.deadlines.finish_within_s, 7]
+
+
+async def test_nothing_is_taken_in_without_a_lease(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that could not be killed in time holds no key and no plaintext: refused before the first byte."""
+    read: list[bytes] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(b"")
+        yield upload_bytes()
+
+    monkeypatch.setattr(Lease, "is_valid", property(lambda self: False))
+    with pytest.raises(StoreUnavailable):
+        await services.intake.submit(await submission(services), body())
+    assert (read, await count(settings, "jobs")) == ([], 0)
 
 
 async def test_a_process_that_may_hold_nothing_cuts_its_streams(services: Services, settings: Settings) -> None:

@@ -227,3 +227,20 @@ async def test_a_process_without_lease_waits_for_no_store(
     answer.set()  # too late: the fence is another one
     await asyncio.sleep(0)
     assert await is_empty(services, settings, keys=keys)
+
+
+async def test_every_blob_has_a_key_of_its_own(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two pictures and what was typed: three keys, none of them alike, none of them blank."""
+    keys: list[bytes] = []
+    put = services.stores.keys.put
+
+    async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
+        keys.append(bytes(key))
+        return await put(key_id, key, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    for _ in range(2):
+        await send(services, await typed_submission(services), upload_bytes(), upload_bytes())
+
+    assert len(set(keys)) == len(keys) == 6
+    assert bytes(32) not in keys

@@ -188,3 +188,21 @@ async def test_a_running_job_is_not_in_redis(services: Services) -> None:
     await pretend_worker(services)
     assert [w.id for w in await services.stores.jobs.unclaimed(after_s=0)] == []
     assert not await services.redis.zcard(queue_name(POOL)), job.id
+
+
+async def test_nothing_of_a_ring_stays_in_redis(quiet: Services, runner: CountingRunner) -> None:
+    """arq keeps no result, neither of a ring that was heard nor of one that raised, and no word of what it called."""
+    redis: Any = quiet.redis
+    heard, broken = uuid4(), "no-job-id"
+    await quiet.bell.ring(heard, fence=1, pool=POOL)
+    payload = msgspec.msgpack.encode({"t": None, "f": "ring", "a": [broken], "k": {}, "et": 1})
+    await redis.psetex("arq:job:broken", 60_000, payload)
+    await redis.zadd(queue_name(POOL), {"broken": 1})
+    await quiet.bell.wake(POOL)
+
+    async def is_taken() -> bool:
+        return not await redis.exists(f"arq:job:{heard.hex}:1", "arq:job:broken")
+
+    await eventually(is_taken)
+    assert runner.taken == [heard]
+    assert await redis.keys("arq:*") == []

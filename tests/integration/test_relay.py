@@ -1,15 +1,22 @@
 """Jobs at an emulated Replicate, through a real relay worker: what is sent, paid, kept and stated."""
 
+import base64
+import json
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from broker.attempts import AttemptState
+from broker.fleet import Fleet
 from broker.jobs import JobState
+from broker.routing import Needs
 from broker.services import Services
 from broker.settings import Settings
 from broker.sniff import ImageKind
+from policies.base import Facts, ProviderTerms, RefusalCode, Refuse
+from policies.registry import Policies
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.images_corpus import marked
@@ -68,8 +75,39 @@ async def test_what_leaves_is_a_clean_picture_and_a_fresh_id(services: Services,
     job = await ended(services, await sent(services, marked(ImageKind.JPEG)))
 
     assert job.state is JobState.SUCCEEDED
-    seen = provider.bytes_seen
+    (given,) = [json.loads(request.body)["input"]["image"] for request in provider.requests("order")]
+    # As it is read over there: in the base64 of a data URI no marker would be seen.
+    picture = base64.b64decode(given.removeprefix("data:image/jpeg;base64,"), validate=True)
+    assert picture.startswith(b"\xff\xd8")
+    assert b"LETHE-MARKER" in marked(ImageKind.JPEG)
+    seen = provider.bytes_seen + picture
     for forbidden in (job.user_id, str(job.id), job.id.hex, str(job.public_id), job.public_id.hex, "LETHE-MARKER"):
         assert forbidden.encode() not in seen
     assert all("authorization" not in request.headers for request in provider.requests("output"))
     assert provider.requests("output"), "the output was fetched"
+
+
+async def test_the_policies_are_asked_again_before_a_picture_leaves(
+    services: Services, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever chose the provider has asked before; what opens the picture asks for itself, and sends nothing."""
+    chosen = await sent(services)
+
+    monkeypatch.setattr(Fleet, "candidates", the_one_provider)
+    monkeypatch.setattr(Policies, "disclose", refuse_everything)
+    job = await ended(services, chosen)
+
+    assert (job.state, job.code) == (JobState.FAILED, "refused")
+    assert not provider.requests("order")
+    assert not provider.requests("upload")
+    assert await words(services, job) == {}
+
+
+async def the_one_provider(self: Fleet, needs: Needs, *, job_id: UUID) -> list[str]:
+    """What was chosen while it was allowed."""
+    return ["replicate"]
+
+
+def refuse_everything(self: Policies, facts: Facts, terms: ProviderTerms) -> Refuse:
+    """What a profile says from now on."""
+    return Refuse(code=RefusalCode.REFUSED, reason="not any more")

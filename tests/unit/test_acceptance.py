@@ -24,8 +24,17 @@ PARTS = {
     "PB",
     "PM",
     "PD",
-    *(f"G{n}" for n in (3, 4, 5, 6, 7, 10,)),
-}
+    *(
+        f"G{n}"
+        for n in (
+            3,
+            4,
+            5,
+            6,
+            7,
+            10,
+        )
+    ),
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
 SKIPPING_CALLS = SKIPPING_MARKS | {f"pytest.{call}" for call in ("skip", "xfail", "importorskip")}

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -5,7 +6,7 @@ import pytest
 
 from broker.frames import KEY_BYTES, Answer, Memory
 from broker.keyholder import DEFAULT_CAPACITY, TOMBSTONES_PER_KEY
-from broker.keytable import KeyTable
+from broker.keytable import KeyTable, boottime_s
 from broker.secret_memory import SecretPages
 from broker.settle import TOMBSTONE_S
 
@@ -86,6 +87,22 @@ def test_a_key_ends_at_its_time_and_is_overwritten(table: KeyTable, pages: Secre
     clock.now_s += 10
     assert table.sweep() == 1
     assert not any(pages.view)
+
+
+def test_opening_a_key_does_not_lengthen_its_life(table: KeyTable, clock: Clock) -> None:
+    """Whoever asks, however often, and under whatever fence: the end stays where PUT has set it."""
+    table.put(FIRST, KEY, ttl_s=10)
+    for fence in range(9):
+        clock.now_s += 1
+        assert opened(table, FIRST, fence=fence)[0] is Answer.KEY
+    clock.now_s += 1
+    assert opened(table, FIRST, fence=9)[0] is Answer.GONE
+
+
+def test_the_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CLOCK_BOOTTIME and no other: the monotonic clock stands still in a suspended machine, the wall's can be set."""
+    monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 7.0}.__getitem__)
+    assert boottime_s() == 7.0
 
 
 def test_a_key_past_its_time_is_gone_before_any_sweep(table: KeyTable, clock: Clock) -> None:

@@ -4,7 +4,6 @@ import re
 from typing import Any, cast
 
 import pytest
-from litestar.handlers import HTTPRouteHandler
 
 from broker.api.openapi import document
 from broker.app import CLIENT_ROUTES
@@ -32,7 +31,6 @@ def test_every_route_is_described_and_no_other() -> None:
     """Methods and paths of the document are those of the application (HEAD goes with its GET)."""
     served: set[tuple[str, str]] = set()
     for handler in CLIENT_ROUTES:
-        assert isinstance(handler, HTTPRouteHandler)
         for path in handler.paths:
             plain = re.sub(r"\{([a-z_]+):[a-z]+\}", r"{\1}", path)
             served |= {(str(method), plain) for method in handler.http_methods if method != "HEAD"}

@@ -8,10 +8,11 @@ import pytest
 from policies.base import Admit, Destroy, Ending, Facts, ProviderTerms, RefusalCode, Refuse, Retain
 from policies.deadlines import Deadlines
 from policies.disclosure import Disclosure
+from policies.ephemeral import Ephemeral
 from policies.limits import Limits
-from policies.metadata import Metadata
+from policies.metadata import Metadata, Strip
 from policies.registry import PROFILES, Policies, Profile, load_profile, profile_names, read_profile
-from policies.retention import Retention
+from policies.retention import DAY_S, Outputs, Retention
 from policies.toml_file import ConfigInvalid, TomlFile, TomlPath
 from providers.base import Exposure
 
@@ -196,6 +197,16 @@ def test_a_wrong_profile_is_refused_with_its_line(was: str, now: str, line: int,
         read_profile(TomlFile(MINIMAL.replace(was, now), name="p.toml"))
     assert (caught.value.file, caught.value.line) == ("p.toml", line)
     assert reason in str(caught.value)
+
+
+def test_no_setting_weakens_the_guarantee() -> None:
+    """What a profile may say is this and no more: nothing of uploads, one word for metadata, a day for outputs."""
+    tables = {field.name for field in msgspec.structs.fields(Profile)}
+    assert tables == {"name", "limits", "deadlines", "metadata", "disclosure", "retention"}
+    assert not msgspec.structs.fields(Ephemeral)
+    assert (list(Strip), list(Outputs)) == ([Strip.EVERYTHING], [Outputs.FOR])
+    retention = msgspec.json.schema(Retention)["$defs"]["Retention"]["properties"]
+    assert retention["outputs_for_s"]["maximum"] == DAY_S == 86_400
 
 
 def test_a_profile_without_a_table_is_refused() -> None:

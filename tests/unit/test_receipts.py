@@ -12,7 +12,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.custody import Copy, Domain, Evidence, Holder, What
 from broker.jobs import Job, JobState, Outcome
-from broker.receipts import Receipt, ReceiptInvalid, Signer, canonical, provider_copies, statement, verify
+from broker.receipts import (
+    Receipt,
+    ReceiptInvalid,
+    Signer,
+    canonical,
+    exposure_of,
+    provider_copies,
+    statement,
+    verify,
+)
+from providers.base import Exposure
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
 JOB = Job(
@@ -192,3 +202,24 @@ def test_the_least_certain_copy_at_a_provider_counts(evidence: list[Evidence | N
         for n, known in enumerate(evidence)
     ]
     assert provider_copies([ours, *theirs]) == word
+
+
+@pytest.mark.parametrize(
+    ("details", "exposure"),
+    [
+        ([], Exposure.LOCAL),
+        (["ephemeral"], Exposure.EPHEMERAL),
+        (["logged", "ephemeral"], Exposure.LOGGED),
+        (["ephemeral", "public", "logged"], Exposure.PUBLIC),
+    ],
+)
+def test_the_widest_exposure_counts(details: list[str], exposure: Exposure) -> None:
+    """Of several providers that had the picture the one that shows it to most says who may have seen it."""
+    ours = copy(1, Holder.BLOB, What.UPLOAD, Evidence.ABSENT)
+    theirs = [
+        msgspec.structs.replace(
+            copy(2 + n, Holder.PROVIDER, What.UPLOAD, Evidence.EXPIRES_BY), domain=Domain.PROVIDER, detail=detail
+        )
+        for n, detail in enumerate(details)
+    ]
+    assert exposure_of([ours, *theirs]) is exposure

@@ -1,0 +1,45 @@
+"""Schemathesis on the document that a broker serves: every check on, seeded, and nothing that it finds is let pass."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.api_client import Api
+from tests.checks import plant
+
+CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
+PROGRAM = Path(sys.executable).with_name("schemathesis")
+
+PARAMETERS = """
+[parameters]
+"path.job_id" = "{job_id}"
+"path.n" = 0
+"""
+
+
+async def schemathesis(api: Api, folder: Path, *, config: str, options: tuple[str, ...] = ()) -> None:
+    """Run it; raise with all that it said where it found something."""
+    file = folder / "schemathesis.toml"
+    file.write_text(config)
+    running = await asyncio.create_subprocess_exec(
+        *(str(PROGRAM), "--config-file", str(file), "run", f"{api.url}/openapi.json", *options),
+        *("--header", f"Authorization: Bearer {plant(api.token)}"),
+        cwd=folder,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await running.communicate()
+    assert running.returncode == 0, said.decode()
+
+
+async def test_what_is_documented_is_what_is_done(api: Api, tmp_path: Path) -> None:
+    """Valid, invalid and odd requests of every operation get what the document says, and never a 500."""
+    await schemathesis(api, tmp_path, config=CONFIG.read_text())
+
+
+async def test_a_job_that_is_there_is_as_documented_too(api: Api, tmp_path: Path) -> None:
+    """What is shown of a job, its output, its receipt and its events, and in the end what DELETE answers."""
+    job = await api.finished(b"an output")
+    reading = ("--include-path-regex", "job_id", "--exclude-method", "PUT", "--phases", "coverage,fuzzing")
+    config = CONFIG.read_text() + PARAMETERS.format(job_id=job["id"])
+    await schemathesis(api, tmp_path, config=config, options=(*reading, "--mode", "positive"))

@@ -1,0 +1,53 @@
+"""What a job made is kept under a key of its own, for as long as its output may live."""
+
+import pytest
+
+from broker.custody import Holder
+from broker.jobs import Output
+from broker.services import Services
+from tests.lifecycle import claimed_job, refs, reread
+from workers.outputs import SETTLE_MARGIN_S, Made, keep_output
+
+MADE = Made(data=memoryview(b"an output of a job"), media_type="image/png", width=2, height=3)
+
+
+async def kept(services: Services, times: int) -> list[Output]:
+    """What so many attempts of one job keep, one after the other."""
+    job = await claimed_job(services)
+    outputs = [await keep_output(services.stores, job, MADE, n=0, lifetime_s=30) for _ in range(times)]
+    assert set(await refs(services, job.id, Holder.BLOB)) >= {output.blob for output in outputs}
+    assert (await reread(services, job)).state == "running"
+    return outputs
+
+
+async def test_every_attempt_keeps_its_output_under_a_key_of_its_own(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second attempt uses neither the key, nor the key's id, nor the blob of the first."""
+    keys: list[bytes] = []
+    put = services.stores.keys.put
+
+    async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
+        keys.append(bytes(key))
+        return await put(key_id, key, **named)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    first, second = await kept(services, 2)
+    assert first.blob != second.blob
+    assert first.key_id != second.key_id
+    assert len({*keys, bytes(32)}) == len(keys) + 1 == 4
+
+
+async def test_an_outputs_key_ends_with_its_output(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should nobody be left to sweep it, the keyholder ends it by itself, a minute after the output's time."""
+    lives_s: list[int] = []
+    put = services.stores.keys.put
+
+    async def put_seen(key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> object:
+        lives_s.append(ttl_s)
+        return await put(key_id, key, ttl_s=ttl_s, incarnation=incarnation)
+
+    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    await kept(services, 1)
+    _upload_s, output_s = lives_s
+    assert output_s == 30 + SETTLE_MARGIN_S
