@@ -12,7 +12,6 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
-import pi_heif  # pyright: ignore[reportMissingTypeStubs] - ships none
 from PIL import Image
 
 from broker.api.ranges import RangeNotSatisfiable, asked_range

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from workers.plaintext import Plaintext, mapped, overwrite
+from workers.plaintext import Plaintext, let_go, mapped
 
 SECRET = b"pixels of somebody" * 1_000
 
@@ -41,20 +41,26 @@ def is_closed(descriptor: int) -> bool:
 def test_memory_is_overwritten_before_it_is_given_back(given_back: list[bytes]) -> None:
     """Every byte is zero by then, and the descriptor is closed."""
     descriptor = filled()
-    overwrite(descriptor)
+    let_go(descriptor)
     assert given_back == [bytes(len(SECRET))]
     assert is_closed(descriptor)
 
 
 def test_leaving_the_block_overwrites_what_is_left(given_back: list[bytes]) -> None:
     """Also when it is left by an exception; what was destroyed before is not touched again."""
-    with pytest.raises(KeyError), Plaintext() as plaintext:
-        early, late = plaintext.keep(filled()), plaintext.blank(len(SECRET))
-        with mapped(late, writable=True) as view:
-            view[:] = SECRET
-        plaintext.destroy(early)
-        plaintext.destroy(early)
-        raise KeyError
+    kept: list[int] = []
+    with pytest.raises(KeyError):
+        break_off(kept)
     assert given_back == [bytes(len(SECRET))] * 2
-    assert is_closed(early)
-    assert is_closed(late)
+    assert all(map(is_closed, kept))
+
+
+def break_off(kept: list[int]) -> None:
+    """Destroy one of two, twice, and fail."""
+    with Plaintext() as plaintext:
+        kept += [plaintext.keep(filled()), plaintext.blank(len(SECRET))]
+        with mapped(kept[1], writable=True) as view:
+            view[:] = SECRET
+        plaintext.destroy(kept[0])
+        plaintext.destroy(kept[0])
+        raise KeyError
