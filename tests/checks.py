@@ -66,14 +66,13 @@ async def database_faults(dsn: str) -> list[str]:
     connection = await asyncpg.connect(dsn)
     try:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        patterns = [f"%{needle}%" for needle in _needles()]
-        return [
-            f"postgres: a secret stands in {table['tablename']}"
-            for table in tables
-            if await connection.fetchval(
-                f'SELECT EXISTS (SELECT FROM "{table["tablename"]}" AS r WHERE r::text LIKE ANY ($1))', patterns
-            )
+        looks = [
+            f"SELECT '{table}' WHERE EXISTS (SELECT FROM \"{table}\" AS r WHERE r::text LIKE ANY ($1))"
+            for (table,) in tables
         ]
+        patterns = [f"%{needle}%" for needle in _needles()]
+        found = await connection.fetch(" UNION ALL ".join(looks), patterns) if looks else []
+        return [f"postgres: a secret stands in {table}" for (table,) in found]
     finally:
         await connection.close()
 
