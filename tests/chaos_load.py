@@ -41,16 +41,17 @@ class Load(Phone):
         """Let so many phones send for so long, and follow what they sent to its end."""
         ends_s = time.monotonic() + for_s
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(phones):
-                tasks.create_task(self._phone(ends_s))
+            for n in range(phones):
+                tasks.create_task(self._phone(n, ends_s))
 
     def picture(self) -> bytes:
         """A small picture like no other."""
         side = self.random.randint(48, 96)
         return self.marks.picture(side, side, seed=self.random)
 
-    async def _phone(self, ends_s: float) -> None:
-        acts = (self._plain, self._plain, self._plain, self._bad, self._canceled, self._cut_off, self._doubled)
+    async def _phone(self, n: int, ends_s: float) -> None:
+        acts = (self._plain, self._bad, self._canceled, self._cut_off, self._doubled, self._plain, self._plain)
+        await acts[n % len(acts)]()
         while time.monotonic() < ends_s:
             await self.random.choice(acts)()
 

@@ -96,7 +96,8 @@ class Case:
         began_s = time.monotonic()
         patience.reschedule(None)
         yield
-        patience.reschedule(ends_s + time.monotonic() - began_s)
+        if self._patience is patience:  # else the job has come to its end before every process was back
+            patience.reschedule(ends_s + time.monotonic() - began_s)
 
     async def delete(self) -> None:
         """Have it destroyed, as a phone does that has saved the result."""
