@@ -106,11 +106,14 @@ class ThirdParties:
     def doubles(self) -> list[str]:
         """Name the orders for a picture that was ordered before; under the same id of ours it is the same order."""
         self.tally()
-        return [
-            f"ordered {len(paths)} times at {name}"
-            for (name, _), paths in self._ordered.items()
-            if len(set(paths) if name == "cog" else paths) > 1
-        ]
+        counts = [(name, self._paid(name, paths)) for (name, _), paths in self._ordered.items()]
+        return [f"ordered {count} times at {name}" for name, count in counts if count > 1]
+
+    def _paid(self, name: str, paths: list[str]) -> int:
+        if name != "cog":
+            return len(paths)
+        # One that found no room there was turned away, and is ordered anew under another id.
+        return len({path for path in paths if path.rpartition("/")[2] in self.cog.started})
 
 
 def _picture_in_json(seen: Seen) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from broker.jobs import Job, Outcome
 from broker.services import Services
 from broker.settings import Settings
+from tests.emulators.cog import ANSWERS
 from tests.emulators.openai_images import SECRET
 from tests.keyholder_process import new_key, own_keyholder
 from tests.lifecycle import run_sql
@@ -77,16 +78,20 @@ async def test_receipts_are_verified(alone: Services) -> None:
 
 
 async def test_a_picture_that_is_ordered_twice_is_named() -> None:
-    """At a provider that knows no ids of ours every order is paid; under one id of ours it is one order."""
+    """At a provider that knows no ids of ours every order is paid; under one id of ours it is one, if it was taken."""
     with running_third_parties() as third_parties:
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {SECRET}"}) as http:
             for picture in (b"one", b"two", b"two"):
                 url = f"{third_parties.openai.url}/v1/images/edits"
                 await http.post(url, data={"prompt": "x"}, files={"image": ("image", picture, "image/png")})
-            for n in (1, 1, 2):
-                url = f"{third_parties.cog.url}/predictions/{n}"
-                await http.put(url, json={"input": {"image": f"picture {n}"}})
-        assert third_parties.doubles() == ["ordered 2 times at openai"]
+            orders = [(n, f"picture {n}") for n in (1, 1, 2)]
+            for n, image in orders:
+                await http.put(f"{third_parties.cog.url}/predictions/{n}", json={"input": {"image": image}})
+            assert third_parties.doubles() == ["ordered 2 times at openai"]
+            third_parties.cog.next("order", ANSWERS["overloaded"])
+            for n in (3, 4, 5):
+                await http.put(f"{third_parties.cog.url}/predictions/{n}", json={"input": {"image": "picture 3"}})
+        assert third_parties.doubles() == ["ordered 2 times at openai", "ordered 2 times at cog"]
 
 
 def test_recovery_is_the_first_success_begun_after_a_blow() -> None:
