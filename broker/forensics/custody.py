@@ -48,11 +48,11 @@ async def longest_end_ms(stage: Stage, jobs: Sequence[Ordered]) -> int | None:
     return max((ms for ms in took if ms is not None), default=None)
 
 
-async def wait_until_closed(stage: Stage, *, within_s: float) -> bool:
-    """Wait until no copy of an upload is open any more, whosever it is."""
+async def wait_for_copies(stage: Stage, *, are_open: bool, within_s: float) -> bool:
+    """Wait until some copy of an upload is open, or none is any more, whosever it is."""
     ends_s = time.monotonic() + within_s
     async with stage.database() as database:
-        while await database.rows(_SQL["open_uploads"]):
+        while bool(await database.rows(_SQL["open_uploads"])) != are_open:
             if time.monotonic() > ends_s:
                 return False
             await asyncio.sleep(_AGAIN_S)

@@ -19,6 +19,7 @@ BY_THE_LOG: Final = "by the log"
 PAST_THE_LOG: Final = "past the log"
 """How Postgres is made to write something down."""
 _PLANTED: Final = "lethe-planted"
+_PLANTED_FOR_S: Final = 600
 _TIMEOUT_S: Final = 30.0
 
 Address = Callable[[], str]
@@ -137,14 +138,15 @@ async def redis_at(url: str) -> AsyncGenerator[Any]:
 @asynccontextmanager
 async def keys_in_redis(url: str, leaks: Leaks) -> AsyncGenerator[None]:
     """Inside the block there is a key for each leak."""
+    keys = {f"{_PLANTED}:{secrets.token_hex(4)}": leak for leak in leaks.values()}
     async with redis_at(url) as client:
-        names = [f"{_PLANTED}:{secrets.token_hex(4)}" for _ in leaks]
-        for name, leak in zip(names, leaks.values(), strict=True):
-            await client.set(name, leak, ex=600)
-        try:
-            yield
-        finally:
-            await client.delete(*names)
+        for name, leak in keys.items():
+            await client.set(name, leak, ex=_PLANTED_FOR_S)
+    try:
+        yield
+    finally:
+        async with redis_at(url) as client:
+            await client.delete(*keys)
 
 
 @asynccontextmanager
@@ -176,9 +178,10 @@ async def rows_in_postgres(dsn: str, leaks: Leaks, way: str) -> AsyncGenerator[N
         else:
             await connection.execute(make)
             await connection.executemany(insert, rows)
-        try:
-            yield
-        finally:
+    try:
+        yield
+    finally:
+        async with postgres_at(dsn) as connection:
             await connection.execute(drop)
 
 

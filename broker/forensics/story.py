@@ -16,12 +16,13 @@ from typing import Final
 import msgspec
 
 from broker.children import StackError
-from broker.forensics.custody import keys_of, longest_end_ms, wait_until_closed
+from broker.forensics.custody import keys_of, longest_end_ms, wait_for_copies
 from broker.forensics.encodings import Encoding
 from broker.forensics.faults import Fault, Scene
 from broker.forensics.findings import JobsFindings, PrivacyReport, judge
 from broker.forensics.inspection import Inspection
 from broker.forensics.markers import IN_A_FILE, Family, Place, plant
+from broker.forensics.network import own_network
 from broker.forensics.orders import Ordered, Phones
 from broker.forensics.places import LEFT_OUT, LOOPBACK, MEMORY, surfaces_of
 from broker.forensics.provider import held_provider
@@ -56,7 +57,7 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
 
 async def investigate(plan: Plan, *, watch: Watch) -> Signed:
     """Run it all on a fresh stack, which is gone afterwards; `watch` is told what happens."""
-    with _fresh_directory() as directory:
+    with own_network(), _fresh_directory() as directory:
         async with AsyncExitStack() as exits:
             family = Family()
             result = plant(Family(), "the provider's answer").picture()
@@ -133,6 +134,7 @@ class _Run:
         self._scene.provider.expect(job.marker)
         if fault.is_half:
             await uploads.enter_async_context(self._scene.phones.half_ordered(job))
+            await wait_for_copies(self._scene.stage, are_open=True, within_s=_HELD_WITHIN_S)
         else:
             await self._scene.phones.order(job, finish_within_s=fault.finish_within_s)
         return job
@@ -153,7 +155,7 @@ class _Run:
                 await self._scene.phones.follow(job, within_s=_FINAL_WITHIN_S)
 
     async def _until_closed(self) -> None:
-        if not await wait_until_closed(self._scene.stage, within_s=_FINAL_WITHIN_S):
+        if not await wait_for_copies(self._scene.stage, are_open=False, within_s=_FINAL_WITHIN_S):
             raise StackError("a copy of an upload is open still, long after its job was to be over")
 
     async def _became(self, fault: Fault, jobs: Sequence[Ordered]) -> JobsFindings:

@@ -25,6 +25,7 @@ _MOST_BYTES: Final = 512 * 1024 * 1024
 _LONGEST_PACKET: Final = 128 * 1024
 _LOOK_AGAIN_S: Final = 0.2
 _CATCH_UP_WITHIN_S: Final = 10.0
+_FIGURES_WITHIN_S: Final = 20.0
 _TCP, _UDP = 6, 17
 
 Flow = tuple[bytes, bytes, int]
@@ -172,13 +173,19 @@ class Metrics(Surface):
 
     async def parts(self) -> AsyncGenerator[Part]:
         """Ask each process."""
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
-            for url in (*await self._urls(), *self._more):
+        urls, gone = (*await self._urls(), *self._more), 0
+        async with httpx.AsyncClient(trust_env=False, timeout=_FIGURES_WITHIN_S) as client:
+            for url in urls:
                 try:
                     answer = (await client.get(f"{url}/metrics")).raise_for_status()
+                except httpx.ConnectError:
+                    gone += 1  # it was killed: its row says for a while that it lives
                 except httpx.HTTPError as exc:
                     raise NotScanned(f"{url}/metrics does not answer ({type(exc).__name__})") from exc
-                yield Part(f"{url}/metrics", [answer.content])
+                else:
+                    yield Part(f"{url}/metrics", [answer.content])
+        if gone == len(urls):
+            raise NotScanned("nobody shows any figures")
 
     @asynccontextmanager
     async def planted(self, leaks: Leaks) -> AsyncGenerator[None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.forensics.encodings import Encoding
-from broker.forensics.faults import Fault, Scene, answering
+from broker.forensics.faults import FAULTS, Fault, Scene, answering
 from broker.forensics.findings import EXIT_CODES, Verdict
 from broker.forensics.markers import Place
 from broker.forensics.orders import Ordered
@@ -57,6 +57,16 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert all(jobs.longest_end_ms is not None for jobs in report.jobs)
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert not processes_of(tmp_path)
+
+
+async def test_nothing_is_left_when_everything_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill -9 of worker, broker with half an upload, keyholder and Redis: each job ends, and nothing of it is left."""
+    monkeypatch.setenv("LETHE_DATA_DIR", str(DATA))
+    strikes = tuple(fault for fault in FAULTS.values() if fault.is_strike)
+    report = (await investigate(Plan(faults=strikes), watch=lambda _: None)).report
+    assert report.verdict is (Verdict.CLEAN if IS_ROOT else Verdict.PARTIAL), report.why
+    assert [jobs.fault for jobs in report.jobs] == ["worker", "broker", "keyholder", "redis"]
+    assert sum(jobs.receipts for jobs in report.jobs) == 3  # half an upload was never a job
 
 
 async def test_a_stack_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from broker.forensics.encodings import Encoding
 from broker.forensics.findings import SurfaceFindings
 from broker.forensics.inspection import Inspection
 from broker.forensics.markers import Family
+from broker.forensics.network import own_network
 from broker.forensics.processes import DeletedFiles, Memory, descendants
 from broker.forensics.search import Quarry
 from broker.forensics.stores import PostgresRows, RedisHeap, RedisValues
@@ -48,21 +50,33 @@ def faults(findings: dict[str, SurfaceFindings]) -> dict[str, tuple[str, Sequenc
     }
 
 
-async def no_urls() -> list[str]:
-    return []
+@asynccontextmanager
+async def figures() -> AsyncGenerator[str]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nup 1")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_a_leak_in_files_metrics_and_stores_is_found(settings: Settings, tmp_path: Path) -> None:
     """Files, a log, figures, Redis' values and Postgres' rows: each planted leak is found, and taken away again."""
     (tmp_path / "blobs").mkdir()
     (tmp_path / "logs").mkdir()
-    findings = await controlled(
-        Files("blobs", tmp_path / "blobs"),
-        Files("logs", tmp_path / "logs", log="broker.log"),
-        Metrics("metrics", no_urls),
-        RedisValues("Redis values", lambda: settings.redis_url),
-        PostgresRows("Postgres rows", lambda: settings.postgres_dsn),
-    )
+    async with figures() as url:
+
+        async def urls() -> list[str]:
+            return [url]
+
+        findings = await controlled(
+            Files("blobs", tmp_path / "blobs"),
+            Files("logs", tmp_path / "logs", log="broker.log"),
+            Metrics("metrics", urls),
+            RedisValues("Redis values", lambda: settings.redis_url),
+            PostgresRows("Postgres rows", lambda: settings.postgres_dsn),
+        )
     assert not faults(findings)
     assert list((tmp_path / "blobs").iterdir()) == []
 
@@ -109,6 +123,20 @@ async def test_what_passes_over_a_connection_in_pieces_is_put_together() -> None
             assert found == {"it": 1}, host
     finally:
         await loopback.end()
+
+
+@needs_root
+async def test_a_network_of_our_own_is_left_again() -> None:
+    """Nobody from outside is heard there, what is started inside can talk, and afterwards all is as it was."""
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        with own_network() as is_own:
+            if not is_own:
+                pytest.skip("this root may not make a network")
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(outside.getsockname())
+            with socket.create_server(("127.0.0.1", 0)) as inside:
+                socket.create_connection(inside.getsockname()).close()
+        socket.create_connection(outside.getsockname()).close()
 
 
 async def test_a_surface_that_does_not_answer_is_not_scanned() -> None:
