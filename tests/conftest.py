@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as limits
 
 from broker import itself
 from broker.frames import Hardening
@@ -12,6 +13,8 @@ from broker.services import Services
 from broker.settings import Settings
 from tests.checks import blob_faults, forget_planted, leaks, redis_faults
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
+
+limits.register_profile("long", max_examples=10_000)
 
 
 @pytest.fixture(autouse=True)

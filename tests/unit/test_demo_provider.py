@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from io import BytesIO, StringIO
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -29,7 +29,7 @@ from providers.base import Deletes, Exposure
 URL = "http://127.0.0.1:4711"
 KEY = "r8_canary"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-JOB_ID, ATTEMPT_ID = uuid4(), uuid4()
+JOB_ID, ATTEMPT_ID = UUID("5e1c0f4a-93d2-4d0b-8f0e-2b7a61c9d7e3"), UUID("c07d9b52-6a4e-4f38-9c1d-e85f3a0b6d14")
 USER = User(user_id="usr_Q0sAmPlE", token="lethe_t0ken")
 IDS = ids_of(USER, [JOB_ID])
 
