@@ -27,6 +27,8 @@ CONNECT_S = 5.0
 MAX_REPLY_BYTES = 64 << 20
 """An answer may hold several pictures in base64."""
 MAX_AFTER_S = 3600.0
+MOST_OF_ANYTHING = 1e12
+"""Seconds or tokens: who says more says nothing."""
 
 _UNSENT = (
     httpx.ConnectError,
@@ -148,6 +150,11 @@ def refused(reply: Reply, kind: FailureKind | None = None, *, detail: str = "") 
         after_s=reply.after_s(),
         is_unanswered=kind is None and reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR,
     )
+
+
+def cost_of(amount: float, usd_each: float | None) -> float | None:
+    """Say what so much of something costs; None where nobody knows a price, or an amount that can be."""
+    return amount * usd_each if usd_each is not None and 0 < amount < MOST_OF_ANYTHING else None
 
 
 def kind_of(status: int) -> FailureKind:

@@ -41,6 +41,8 @@ from workers.images.orders import ImageLimits
 from workers.images.polyglots import is_polyglot
 from workers.images.videos import clean
 
+pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=0)  # pyright: ignore[reportUnknownMemberType] - as the zygote does
+
 LIMITS = ImageLimits(max_pixels=4_096)
 CONTEXT = b"fuzz"
 KEY = bytes(range(KEY_BYTES))

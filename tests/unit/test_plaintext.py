@@ -48,13 +48,18 @@ def test_memory_is_overwritten_before_it_is_given_back(given_back: list[bytes]) 
 
 def test_leaving_the_block_overwrites_what_is_left(given_back: list[bytes]) -> None:
     """Also when it is left by an exception; what was destroyed before is not touched again."""
-    with pytest.raises(KeyError), Plaintext() as plaintext:
-        early, late = plaintext.keep(filled()), plaintext.blank(len(SECRET))
-        with mapped(late, writable=True) as view:
-            view[:] = SECRET
-        plaintext.destroy(early)
-        plaintext.destroy(early)
-        raise KeyError
+    held: list[int] = []
+    with pytest.raises(KeyError):
+        break_off(held)
     assert given_back == [bytes(len(SECRET))] * 2
-    assert is_closed(early)
-    assert is_closed(late)
+    assert all(is_closed(descriptor) for descriptor in held)
+
+
+def break_off(held: list[int]) -> None:
+    with Plaintext() as plaintext:
+        held += [plaintext.keep(filled()), plaintext.blank(len(SECRET))]
+        with mapped(held[1], writable=True) as view:
+            view[:] = SECRET
+        plaintext.destroy(held[0])
+        plaintext.destroy(held[0])
+        raise KeyError
