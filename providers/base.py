@@ -205,6 +205,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Outputs may come as URLs, so that the hosts they may point to have to be named."""
 
 
+MOST_OF_ANYTHING = 1e12
+"""Seconds or tokens: who tells more tells nothing."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
     How one operation maps onto one model: `[provider.NAME.operation.OPERATION]` in lethe.toml.
@@ -232,7 +236,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def cost_of(self, model_s: float) -> float | None:
         """Say what so many seconds of model time cost; None where they, or their price, are not told."""
-        return model_s * self.usd_per_s if model_s > 0 and self.usd_per_s is not None else None
+        return cost_of(model_s, self.usd_per_s)
+
+
+def cost_of(amount: float, usd_each: float | None) -> float | None:
+    """Say what so much of something costs; None where no price is known, or the amount is none that can be."""
+    return amount * usd_each if usd_each is not None and 0 < amount < MOST_OF_ANYTHING else None
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,20 @@ from typing import Any, ClassVar, cast
 import msgspec
 
 from providers import calls
-from providers.base import Exposure, File, Model, Output, Progress, Reporter, Setup, Snapshot, Takes, Task, Terms
+from providers.base import (
+    Exposure,
+    File,
+    Model,
+    Output,
+    Progress,
+    Reporter,
+    Setup,
+    Snapshot,
+    Takes,
+    Task,
+    Terms,
+    cost_of,
+)
 from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
 from providers.inline import Inline
@@ -193,7 +206,7 @@ def _parts(files: tuple[File, ...]) -> list[tuple[str, tuple[str, bytes, str]]]:
 def _snapshot(answer: _Answer, model: Model) -> Snapshot:
     cost_usd = None
     if answer.usage and model.usd_per_million_tokens is not None:
-        cost_usd = answer.usage.total_tokens * model.usd_per_million_tokens / 1e6
+        cost_usd = cost_of(answer.usage.total_tokens, model.usd_per_million_tokens / 1e6)
     try:
         return Snapshot(progress=Progress.SUCCEEDED, outputs=_outputs(answer), cost_usd=cost_usd)
     except ProviderFailure as failure:

@@ -245,7 +245,7 @@ def _address(model: Model) -> tuple[str, dict[str, Any]]:
 
 
 def _snapshot(prediction: _Prediction, model: Model) -> Snapshot:
-    model_s = (prediction.metrics and prediction.metrics.predict_time) or 0.0
+    model_s = max(0.0, (prediction.metrics and prediction.metrics.predict_time) or 0.0)
     cost_usd = model.cost_of(model_s)
     match prediction.status:
         case "succeeded":

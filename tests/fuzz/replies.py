@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import cycle
 
 import httpx
 
-from providers.base import Handle, Provider
+from providers.base import Handle, Provider, Snapshot
 from providers.failures import ProviderFailure
 from tests.contract.cases import CASES
 from tests.contract.orders import task
@@ -18,7 +19,7 @@ from tests.reporters import Heard
 NOWHERE = "http://127.0.0.1:9"
 STATUSES = (200, 201, 202, 204, 302, 400, 401, 404, 409, 422, 429, 500, 503, 504)
 KINDS = (b"application/json", b"text/event-stream", b"image/png", b"application/octet-stream", b"")
-PARTING = b"\0\0"
+PARTING = b"\n\n"
 WITHIN_S = 0.2
 
 
@@ -89,7 +90,10 @@ async def _call(verb: Callable[[], Awaitable[object]]) -> None:
     # Some wait before they ask again: what was heard by then is what counts.
     with contextlib.suppress(ProviderFailure, TimeoutError):
         async with asyncio.timeout(WITHIN_S):
-            await verb()
+            said = await verb()
+            if isinstance(said, Snapshot):
+                assert said.cost_usd is None or 0 <= said.cost_usd < math.inf
+                assert said.model_s >= 0
 
 
 def _told(*answers: bytes) -> bytes:
@@ -112,10 +116,17 @@ SEEDS = (
     _told(_QUEUED, _DONE, _said(200, '{"images": {"url": 7}}'), _said(202, '{"status": "CANCELLATION_REQUESTED"}')),
     _told(_QUEUED, _DONE, _said(200, '{"images": [{"url": "https://x.example/1.png"}], "has_nsfw_concepts": [false]}')),
     _told(_QUEUED, _DONE, _said(200, '{"images": [{"url": "http://["}], "has_nsfw_concepts": 1}')),
+    _told(_QUEUED, _DONE, _said(200, '{"images": "http://["}')),
     *(_said(status, '{"x": ' + "[" * 3_000) for status in (200, 201, 400, 401, 404, 409, 422, 429, 500)),
     _said(200, '{"prompt_id": "p1", "status": "completed", "outputs": {"9": {"images": [{"filename": "a.png"}]}}}'),
     _said(400, '{"node_errors": {"3": {"errors": [{"type": "x", "extra_info": {"input_name": "seed"}}]}}}'),
     _said(200, '{"id": "", "outputs": [{"name": "o", "shape": [1], "datatype": "BYTES", "data": ["AAAA"]}]}'),
+    _told(
+        _QUEUED, _said(200, '{"status": "COMPLETED", "metrics": {"inference_time": -5}}'), _said(200, '{"images": []}')
+    ),
+    _said(200, '{"id": "p1", "status": "succeeded", "output": "AAAA", "metrics": {"predict_time": -5}}'),
     _said(200, '{"data": [{"b64_json": "AAAA"}], "usage": {"total_tokens": 5}}'),
+    _said(200, '{"data": [{"b64_json": "AAAA"}], "usage": {"total_tokens": -5}}'),
+    _said(200, '{"data": [{"b64_json": "AAAA"}], "usage": {"total_tokens": ' + "9" * 400 + "}}"),
     _said(400, '{"error": {"code": "moderation_blocked", "moderation_details": {"moderation_stage": "input"}}}'),
 )

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
+import pi_heif  # pyright: ignore[reportMissingTypeStubs] - ships none
 from PIL import Image
 
 from broker.api.ranges import RangeNotSatisfiable, asked_range
@@ -39,6 +40,8 @@ from workers.images.formats import UncleanOutput, check
 from workers.images.orders import ImageLimits
 from workers.images.polyglots import is_polyglot
 from workers.images.videos import clean
+
+pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=0)  # pyright: ignore[reportUnknownMemberType] - as the zygote does
 
 LIMITS = ImageLimits(max_pixels=4_096)
 CONTEXT = b"fuzz"

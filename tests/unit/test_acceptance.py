@@ -17,24 +17,9 @@ TEST = re.compile(r"`(tests/[^`\s]+\.py::[^`\s]+)`")
 REASON = re.compile(r"^- `(?P<reason>[^`]+)`$", re.MULTILINE)
 PARTS = {
     *(str(n) for n in range(1, 14)),
-    "B",
-    "M",
-    "D",
     *(f"P{n}" for n in range(1, 12)),
-    "PB",
-    "PM",
-    "PD",
-    *(
-        f"G{n}"
-        for n in (
-            3,
-            4,
-            5,
-            6,
-            7,
-            10,
-        )
-    ),
+    *(f"G{n}" for n in range(3, 11)),
+    *("B", "M", "D", "PB", "PM", "PD"),
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
 SKIPPING_CALLS = SKIPPING_MARKS | {f"pytest.{call}" for call in ("skip", "xfail", "importorskip")}
