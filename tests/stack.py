@@ -18,6 +18,7 @@ from broker.migrate import migrate
 from broker.posture import Fact, fact
 from broker.services import Services, open_services
 from broker.settings import Settings
+from broker.store.keys import Keyholder
 from broker.store.processes import Facts, Process
 from broker.submission import Submission
 from policies.posture import Demand
@@ -36,6 +37,7 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.embedded = Embedded(folder / "stack", data_directory=DATA)
+        self.postgres_folder = folder / "stack" / "postgres"
         asyncio.run(self._start())
         self.keyholder = KeyholderProcess(self.embedded.run_directory / "keyholder.sock")
 
@@ -138,6 +140,11 @@ async def running_services(settings: Settings, *, role: str = "broker") -> Async
             yield services
     finally:
         pipe.close()
+
+
+def keyholder_of(services: Services) -> Keyholder:
+    """The only keyholder that there is in most tests."""
+    return next(iter(services.stores.keys))
 
 
 async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:
