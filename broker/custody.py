@@ -60,6 +60,24 @@ PROVIDER_EVIDENCE = frozenset(
 OUR_EVIDENCE = frozenset(Evidence) - PROVIDER_EVIDENCE
 
 
+class KeptAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which keyholder has a key: its address, and the incarnation that was given the key."""
+
+    keyholder: str
+    incarnation: bytes
+
+    @property
+    def detail(self) -> str:
+        """As it stands in the custody row of the key."""
+        return f"{self.incarnation.hex()} {self.keyholder}"
+
+    @classmethod
+    def read(cls, detail: str) -> "KeptAt":
+        """Read it from there; rows of the release before name no keyholder, when there was one alone."""
+        incarnation, _, keyholder = detail.partition(" ")
+        return cls(keyholder=keyholder, incarnation=bytes.fromhex(incarnation))
+
+
 class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `custody`: a copy that exists, or existed."""
 
@@ -70,7 +88,7 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     what: What
     ref: str
     detail: str
-    """For a key: its keyholder's incarnation, hex. For a process: its role. For a provider: its exposure."""
+    """For a key: where it is kept (KeptAt). For a process: its role. For a provider: its exposure."""
     provider: str = ""
     """Whose hands it is in, where it is not ours: the provider's name in lethe.toml."""
     fence: int

@@ -9,7 +9,8 @@ from broker.jobs import StoredUpload
 from broker.sameness import Fingerprint
 from broker.secret_memory import random_into, wipe
 from broker.store.blobs import BlobStore
-from broker.store.keys import Keyholder, PutAnswer
+from broker.store.keyholders import Keyholders
+from broker.store.keys import PutAnswer
 from broker.submission import Place
 
 TEXTS_TYPE = "application/json"
@@ -22,7 +23,7 @@ class Deposit:
     Holds keys, and a chunk of plaintext, until it is wiped: that too is its caller's, however this ends.
     """
 
-    def __init__(self, blobs: BlobStore, keys: Keyholder, fingerprint: Fingerprint) -> None:
+    def __init__(self, blobs: BlobStore, keys: Keyholders, fingerprint: Fingerprint) -> None:
         self._blobs = blobs
         self._keys = keys
         self._made: list[tuple[Place, bytearray]] = []
@@ -53,7 +54,8 @@ class Deposit:
     async def hand_over(self, *, ttl_s: int) -> None:
         """Give every key to the keyholder, where it lives so long by that one's own clock, whatever else is alive."""
         for place, key in self._made:
-            answer = await self._keys.put(place.key_id, key, ttl_s=ttl_s, incarnation=place.incarnation)
+            keyholder, incarnation = self._keys.at(place.kept_at.keyholder), place.kept_at.incarnation
+            answer = await keyholder.put(place.key_id, key, ttl_s=ttl_s, incarnation=incarnation)
             if answer is not PutAnswer.OK:
                 raise KeyholderUnavailable(f"the keyholder answered {answer}")
 

@@ -47,6 +47,20 @@ class Answer(IntEnum):
     NO = 72
     INCARNATION = 73
     STATS = 74
+    DENIED = 75
+
+
+TAKES_NO_KEYS = 1
+"""The `number` of every answer of a keyholder that is full, or is being drained; 0 of any other."""
+
+
+class Role(StrEnum):
+    """Who speaks: by certificate, or on this machine, where whoever may open the socket may do everything."""
+
+    BROKER = "broker"
+    WORKER = "worker"
+    KEYHOLDER = "keyholder"
+    LOCAL = "local"
 
 
 class Memory(StrEnum):

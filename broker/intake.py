@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from broker.changes import Change, Changes
+from broker.custody import KeptAt
 from broker.deposit import Deposit
 from broker.door import Door
 from broker.errors import (
@@ -117,8 +118,8 @@ class Intake:
         new = await self._new_job(submission, delivery)
         admit = self._door.ask(submission, usage)
         await self._bell.ping()
-        incarnation = await self._keys.incarnation()
-        places = [_place(n, incarnation) for n in _first(submission, delivery)]
+        kept_at = await self._keys.pick()
+        places = [_place(n, kept_at) for n in _first(submission, delivery)]
         with ExitStack() as holding:
             holding.enter_context(self._lease.hold())
             job = await self._receive(new, places)
@@ -220,7 +221,7 @@ class Intake:
         operation.require_pictures(count)
 
     async def _another(self, job: Job, n: int, first: Place) -> Place:
-        place = _place(n, first.incarnation)
+        place = _place(n, first.kept_at)
         try:
             await self._custody.open(job, place.copies())
         except IllegalTransition as exc:
@@ -259,8 +260,8 @@ def _first(submission: Submission, delivery: Delivery) -> list[int]:
     return [*texts, 0] if delivery.has_pictures else texts
 
 
-def _place(n: int, incarnation: bytes) -> Place:
-    return Place(n=n, blob=new_name(), key_id=new_key_id(), incarnation=incarnation)
+def _place(n: int, kept_at: KeptAt) -> Place:
+    return Place(n=n, blob=new_name(), key_id=new_key_id(), kept_at=kept_at)
 
 
 def _finished(fingerprint: Fingerprint, submission: Submission) -> bytes:

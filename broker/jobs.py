@@ -102,6 +102,7 @@ class StoredUpload(msgspec.Struct, frozen=True, kw_only=True):
     what: What
     blob: str
     key_id: bytes
+    keyholder: str
     incarnation: bytes
     media_type: str
     size_bytes: int

@@ -5,148 +5,35 @@ import fcntl
 import os
 import signal
 import socket
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+import struct
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import click
-import msgspec
 import structlog
 
-from broker.frames import (
-    FRAME_BYTES,
-    INCARNATION_BYTES,
-    KEY_BYTES,
-    Answer,
-    FrameInvalid,
-    Head,
-    Memory,
-    Verb,
-    body,
-    read_head,
-    write_head,
-    write_stats,
-)
-from broker.hardening import observed
+from broker.frames import INCARNATION_BYTES, KEY_BYTES, Memory
+from broker.keyservice import Connection, KeyService
 from broker.keytable import KeyTable
 from broker.log import configure_log, report_crashes
-from broker.secret_memory import SecretPages, harden, heap_is_perturbed, wipe
+from broker.secret_memory import SecretPages, harden, heap_is_perturbed
+from broker.wire import HANDSHAKE_WITHIN_S, TlsFiles, host_and_port, server_context
 
 DEFAULT_MAX_TTL_S: Final = 7 * 24 * 3600
 DEFAULT_CAPACITY: Final = 131_072  # four MiB of keys, half of what an ordinary user may lock
 TOMBSTONES_PER_KEY: Final = 16
+DRAIN: Final = signal.SIGUSR1
 
 _SWEEP_EVERY_S = 0.5
-_BATCH_BYTES = 128 * FRAME_BYTES
-_SEND_BUFFER_BYTES = 1024 * 1024
+_PEER = struct.Struct("3i")  # what SO_PEERCRED tells: process, user, group
 
 log = structlog.get_logger()
 
 
 class KeyholderRunning(Exception):
     """Another keyholder that is still alive serves this socket."""
-
-
-class KeyService:
-    """Turns one request frame into one answer frame; knows nothing of connections."""
-
-    def __init__(self, table: KeyTable, *, incarnation: bytes) -> None:
-        self._table = table
-        self._incarnation = incarnation
-
-    def answer(self, request: memoryview, reply: memoryview) -> None:
-        """Write the answer; raise FrameInvalid for what is no request."""
-        head = read_head(request)
-        write_head(reply, self._reply(head, body(request), body(reply)), key_id=head.key_id)
-
-    def _reply(self, head: Head, given: memoryview, out: memoryview) -> Answer:
-        match head.code:
-            case Verb.PUT if head.number:
-                return self._table.put(head.key_id, given, ttl_s=head.number)
-            case Verb.OPEN:
-                return self._table.open_into(head.key_id, out, fence=head.number)
-            case Verb.SHRED if head.number:
-                return self._table.shred(head.key_id, ttl_s=head.number)
-            case Verb.HAS:
-                return self._table.has(head.key_id)
-            case Verb.HELLO:
-                out[:INCARNATION_BYTES] = self._incarnation
-                return Answer.INCARNATION
-            case Verb.STATS:
-                write_stats(out, msgspec.structs.replace(self._table.stats(), hardening=observed()))
-                return Answer.STATS
-            case _:
-                raise FrameInvalid
-
-
-class Connection(asyncio.BufferedProtocol):
-    """One client: frames come in and answers go out through two buffers that are overwritten after each use."""
-
-    def __init__(self, service: KeyService, open_connections: set["Connection"]) -> None:
-        self._service = service
-        self._open_connections = open_connections
-        self._received = memoryview(bytearray(_BATCH_BYTES))
-        self._replies = memoryview(bytearray(_BATCH_BYTES))
-        self._received_bytes = 0
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        sock = cast("socket.socket", transport.get_extra_info("socket"))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        self._open_connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
-        wipe(self._received)
-        self._open_connections.discard(self)
-        self._transport = None
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio names it
-        return self._received[self._received_bytes :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._received_bytes += nbytes
-        whole = self._received_bytes // FRAME_BYTES * FRAME_BYTES
-        try:
-            self._answer(whole)
-        except FrameInvalid:
-            log.warning("keyholder_frame_invalid")
-            self.abort()
-        finally:
-            self._move_to_front(whole)
-
-    def abort(self) -> None:
-        """Close at once; nothing that is still to be sent is."""
-        if self._transport:
-            self._transport.abort()
-
-    def _answer(self, whole: int) -> None:
-        try:
-            for at in range(0, whole, FRAME_BYTES):
-                end = at + FRAME_BYTES
-                self._service.answer(self._received[at:end], self._replies[at:end])
-            self._send(self._replies[:whole])
-        finally:
-            wipe(self._replies[:whole])
-
-    def _send(self, replies: memoryview) -> None:
-        # Past the transport, which would copy what it cannot send at once. A client that does not read is cut off.
-        if not replies or self._transport is None:
-            return
-        sock = cast("socket.socket", self._transport.get_extra_info("socket"))
-        try:
-            sent = os.write(sock.fileno(), replies)
-        except OSError:
-            sent = 0
-        if sent < len(replies):
-            self.abort()
-
-    def _move_to_front(self, whole: int) -> None:
-        rest = self._received_bytes - whole
-        self._received[:rest] = self._received[whole : self._received_bytes]
-        wipe(self._received[rest : self._received_bytes])
-        self._received_bytes = rest
 
 
 @contextmanager
@@ -169,37 +56,81 @@ def _sole_listener(socket_path: Path) -> Generator[socket.socket]:
         os.close(lock)
 
 
+class Listening:
+    """Where clients reach one keyholder: a unix socket, an address with TLS, or both."""
+
+    def __init__(self, socket_path: str = "", *, address: str = "", files: TlsFiles | None = None) -> None:
+        if not socket_path and not address:
+            raise ValueError("a keyholder listens somewhere")
+        self._socket_path = socket_path
+        self._address = address
+        self._context = server_context(files) if files else None
+        if address and self._context is None:
+            raise ValueError("between machines a keyholder speaks TLS alone")
+
+    @asynccontextmanager
+    async def serving(self, service: KeyService) -> AsyncGenerator[None]:
+        """Answer everybody inside the block; whoever is still connected at its end is cut off."""
+        loop, connections = asyncio.get_running_loop(), set[Connection]()
+
+        def connect() -> Connection:
+            return Connection(service, connections)
+
+        async with AsyncExitStack() as exits:
+            if self._socket_path:
+                listener = exits.enter_context(_sole_listener(Path(self._socket_path)))
+                exits.callback((await loop.create_unix_server(connect, sock=listener)).close)
+            if self._address:
+                host, port = host_and_port(self._address)
+                within_s = HANDSHAKE_WITHIN_S
+                server = await loop.create_server(
+                    connect, host, port, ssl=self._context, ssl_handshake_timeout=within_s
+                )
+                exits.callback(server.close)
+            yield
+            for connection in list(connections):
+                connection.abort()
+
+
 async def serve(
-    socket_path: str,
+    listening: Listening,
     *,
     max_ttl_s: int,
     capacity: int,
     memory: Sequence[Memory] = tuple(Memory),
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Hold keys until `stop` is set or a signal says so, then overwrite them all."""
+    """Hold keys until `stop` is set or a signal says so, then overwrite them all; the drain signal waits for them."""
     stop = stop or _stop_on_signal()
     pages = SecretPages(capacity * KEY_BYTES, kinds=memory)
     table = KeyTable(pages, max_ttl_s=max_ttl_s, max_tombstones=TOMBSTONES_PER_KEY * capacity)
     service = KeyService(table, incarnation=os.urandom(INCARNATION_BYTES))
-    connections: set[Connection] = set()
+    asyncio.get_running_loop().add_signal_handler(DRAIN, _drain, service)
     try:
-        with _sole_listener(Path(socket_path)) as listener:
-            loop = asyncio.get_running_loop()
-            server = await loop.create_unix_server(lambda: Connection(service, connections), sock=listener)
+        async with listening.serving(service):
             stats = table.stats()
             log.info("keyholder_started", memory=stats.memory, capacity=stats.capacity, perturbed=heap_is_perturbed())
-            await _sweep_until(stop, table)
-            server.close()
-            for connection in list(connections):
-                connection.abort()
+            await _sweep_until(stop, table, service)
         log.info("keyholder_stopped", count=table.stats().held)
     finally:
         pages.close()
 
 
-async def _sweep_until(stop: asyncio.Event, table: KeyTable) -> None:
-    while not stop.is_set():
+def drain(socket_path: str) -> None:
+    """Tell the keyholder that serves a unix socket to take no new keys, and to end when none is left."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(socket_path)
+        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    os.kill(_PEER.unpack(told)[0], DRAIN)
+
+
+def _drain(service: KeyService) -> None:
+    service.is_draining = True
+    log.info("keyholder_draining")
+
+
+async def _sweep_until(stop: asyncio.Event, table: KeyTable, service: KeyService) -> None:
+    while not stop.is_set() and not (service.is_draining and table.is_empty):
         if ended := table.sweep():
             log.info("keyholder_keys_ended", count=ended)
         try:
@@ -216,32 +147,41 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
+@click.command()
+@click.option("--socket", "socket_path", default="", help="Where clients of this machine connect.")
+@click.option("--listen", "address", default="", help="Where clients of other machines connect: host:port.")
+@click.option("--ca-file", default="", help="Who signs certificates here (PEM).")
+@click.option("--certificate-file", default="", help="Our own certificate (PEM).")
+@click.option("--key-file", default="", help="Its key (PEM).")
+@click.option("--max-ttl-s", default=DEFAULT_MAX_TTL_S, show_default=True, help="No key lives longer.")
+@click.option("--capacity", default=DEFAULT_CAPACITY, show_default=True, help="How many keys at most.")
+@click.option("--memory", type=click.Choice([kind.value for kind in Memory]), help="Use this kind of memory or fail.")
 def main(
-    socket_path: str,
     *,
-    max_ttl_s: int = DEFAULT_MAX_TTL_S,
-    capacity: int = DEFAULT_CAPACITY,
-    memory: Sequence[Memory] = tuple(Memory),
+    socket_path: str,
+    address: str,
+    ca_file: str,
+    certificate_file: str,
+    key_file: str,
+    max_ttl_s: int,
+    capacity: int,
+    memory: str | None,
 ) -> None:
-    """Be a keyholder until SIGTERM."""
+    """Be a keyholder until SIGTERM, or until SIGUSR1 was given and nothing is left."""
     harden()
     configure_log()
     report_crashes()
+    files = TlsFiles(ca_file, certificate_file, key_file) if ca_file else None
+    kinds = (Memory(memory),) if memory else tuple(Memory)
     try:
-        asyncio.run(serve(socket_path, max_ttl_s=max_ttl_s, capacity=capacity, memory=memory))
+        listening = Listening(socket_path, address=address, files=files)
+    except (OSError, ValueError) as exc:
+        raise SystemExit(f"the keyholder cannot start: {exc}") from None
+    try:
+        asyncio.run(serve(listening, max_ttl_s=max_ttl_s, capacity=capacity, memory=kinds))
     except KeyholderRunning as exc:
         raise SystemExit(f"another keyholder serves {exc}") from None
 
 
-@click.command()
-@click.option("--socket", "socket_path", required=True, help="Where clients connect.")
-@click.option("--max-ttl-s", default=DEFAULT_MAX_TTL_S, show_default=True, help="No key lives longer.")
-@click.option("--capacity", default=DEFAULT_CAPACITY, show_default=True, help="How many keys at most.")
-@click.option("--memory", type=click.Choice([kind.value for kind in Memory]), help="Use this kind of memory or fail.")
-def _command(socket_path: str, max_ttl_s: int, capacity: int, memory: str | None) -> None:
-    kinds = (Memory(memory),) if memory else tuple(Memory)
-    main(socket_path, max_ttl_s=max_ttl_s, capacity=capacity, memory=kinds)
-
-
 if __name__ == "__main__":
-    _command()
+    main()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from broker.frames import KEY_BYTES, Answer, KeyholderStats
+from broker.frames import KEY_BYTES, Answer, KeyholderStats, Role
 from broker.secret_memory import SecretPages, wipe
 
 _HEAP_SLACK = 1024
@@ -19,6 +19,7 @@ def boottime_s() -> float:
 @dataclass(slots=True)
 class _Held:
     slot: int
+    put_by: Role
     highest_fence: int = 0
 
 
@@ -83,27 +84,43 @@ class KeyTable:
         self._deadlines = _Deadlines()
         self._tombstones = _Deadlines()
 
-    def put(self, key_id: bytes, key: memoryview, *, ttl_s: int) -> Answer:
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for a key, or for remembering that it was shredded."""
+        return not self._free or len(self._tombstones) + len(self._held) >= self._max_tombstones
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody can ask for anything here any more: no key is left, and no tombstone."""
+        return not self._held and not len(self._tombstones)
+
+    def put(self, key_id: bytes, key: memoryview, *, ttl_s: int, by: Role = Role.LOCAL) -> Answer:
         """Keep a new key; `full` also when there is no room to remember that it was shredded."""
         self.sweep()
         if key_id in self._tombstones:
             return Answer.GONE
         if key_id in self._held:
             return Answer.EXISTS
-        if not self._free or len(self._tombstones) + len(self._held) >= self._max_tombstones:
+        if self.is_full:
             return Answer.FULL
         slot = self._free.pop()
         self._slot(slot)[:] = key
-        self._held[key_id] = _Held(slot)
+        self._held[key_id] = _Held(slot, by)
         self._deadlines.extend(key_id, self._end_of(ttl_s))
         return Answer.OK
 
-    def open_into(self, key_id: bytes, out: memoryview, *, fence: int) -> Answer:
-        """Copy the key out, unless somebody with a higher fence was here before."""
+    def open_into(self, key_id: bytes, out: memoryview, *, fence: int, by: Role = Role.LOCAL) -> Answer:
+        """
+        Copy the key out, unless somebody with a higher fence was here before.
+
+        Brokers open what workers made, and workers what brokers took in: neither role gets back what it gave.
+        """
         self.sweep()
         held = self._held.get(key_id)
         if held is None:
             return Answer.GONE
+        if by is held.put_by and by is not Role.LOCAL:
+            return Answer.DENIED
         if fence < held.highest_fence:
             return Answer.STALE
         held.highest_fence = fence

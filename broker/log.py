@@ -37,6 +37,7 @@ ALLOWED_KEYS = frozenset(
         "pool",
         "provider",
         "request_id",
+        "role",
         "route",
         "state",
         "status",

@@ -29,7 +29,7 @@ from broker.settle import Settler
 from broker.slots import Slots
 from broker.store.blobs import BlobStore
 from broker.store.database import Database
-from broker.store.keys import Keyholder
+from broker.store.keyholders import Keyholders
 from broker.store.processes import Facts, ProcessStore
 from broker.store.signing_key import load_signer
 from broker.store.stores import Stores, make_stores
@@ -135,7 +135,7 @@ def _wire(
 ) -> Services:
     policies = Policies(load_profile(settings.profile))
     database = Database(settings.postgres_dsn, connections=settings.postgres_connections)
-    stores = make_stores(database, Keyholder(settings.keyholder_socket), BlobStore(settings.blobs_url))
+    stores = make_stores(database, Keyholders.of(settings), BlobStore(settings.blobs_url))
     redis = connect(settings.redis_url)
     signer = load_signer(Path(settings.receipt_key_file), settings.receipt_name)
     metrics, bell, changes, breaker = Metrics(), Bell(redis), Changes(redis), Breaker(redis)

@@ -24,6 +24,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
     redis_url: str
     blobs_url: str
     keyholder_socket: str
+    keyholder_ca_file: str = ""
+    keyholder_certificate_file: str = ""
+    keyholder_key_file: str = ""
     receipt_key_file: str
     receipt_name: str = "lethe.invalid/receipts"
     profile: str = "minimal"

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from broker.changes import Changes, heard
-from broker.custody import Copy, Domain, Evidence, Held, Holder, What
+from broker.custody import Copy, Domain, Evidence, Held, Holder, KeptAt, What
 from broker.errors import (
     BlobStillHeld,
     BlobsUnavailable,
@@ -146,8 +146,9 @@ class Settler:
 
     async def _shred(self, copy: Copy) -> None:
         key_id = bytes.fromhex(copy.ref)
-        await self._keys.shred(key_id, ttl_s=TOMBSTONE_S)
-        if await self._keys.has(key_id):
+        keyholder = self._keys.at(KeptAt.read(copy.detail).keyholder)
+        await keyholder.shred(key_id, ttl_s=TOMBSTONE_S)
+        if await keyholder.has(key_id):
             raise KeyStillHeld(f"custody {copy.id}")
 
     async def _delete(self, copy: Copy) -> Evidence:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from broker.custody import Holder, NewCopy, What
+from broker.custody import Holder, KeptAt, NewCopy, What
 from broker.jobs import StoredUpload
 from broker.secret_memory import random_into
 
@@ -41,7 +41,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     blob: str
     key_id: bytes
-    incarnation: bytes
+    kept_at: KeptAt
 
     @property
     def what(self) -> What:
@@ -52,7 +52,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         """The custody rows that come before its first byte."""
         return [
             NewCopy(holder=Holder.BLOB, what=self.what, ref=self.blob),
-            NewCopy(holder=Holder.KEY, what=self.what, ref=self.key_id.hex(), detail=self.incarnation.hex()),
+            NewCopy(holder=Holder.KEY, what=self.what, ref=self.key_id.hex(), detail=self.kept_at.detail),
         ]
 
     def stored(self, *, media_type: str, size_bytes: int) -> StoredUpload:
@@ -62,7 +62,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             what=self.what,
             blob=self.blob,
             key_id=self.key_id,
-            incarnation=self.incarnation,
+            keyholder=self.kept_at.keyholder,
+            incarnation=self.kept_at.incarnation,
             media_type=media_type,
             size_bytes=size_bytes,
         )

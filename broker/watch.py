@@ -18,6 +18,7 @@ from broker.itself import hardening_facts
 from broker.posture import KEYHOLDER_IS, REDIS_KEEPS, Fact, Part, Posture, Told, fact, judge, report
 from broker.receipts import Signer, whole_seconds
 from broker.settings import Settings
+from broker.store.keys import Keyholder
 from broker.store.processes import Process
 from broker.store.stores import Stores
 from policies.posture import Demand
@@ -107,16 +108,8 @@ class Watch:
         return [one for some in told for one in some]
 
     async def _keyholders(self) -> list[Told]:
-        return [Told(part=Part.KEYHOLDER, facts=await _answer(self._keyholder(), ()))]
-
-    async def _keyholder(self) -> tuple[Fact, ...]:
-        stats, incarnation = await self._stores.keys.stats(), await self._stores.keys.hello()
-        return (
-            *hardening_facts(stats.hardening),
-            fact(Demand.KEYS_LOCKED, is_so=stats.memory is not Memory.PLAIN, value=stats.memory),
-            fact(Demand.KEYS_HIDDEN, is_so=stats.memory is Memory.MEMFD_SECRET, value=stats.memory),
-            report(KEYHOLDER_IS, incarnation.hex()),
-        )
+        told = await asyncio.gather(*(_answer(_keyholder(keyholder), ()) for keyholder in self._stores.keys))
+        return [Told(part=Part.KEYHOLDER, facts=facts) for facts in told]
 
     async def _all_stores(self) -> list[Told]:
         keeps, redis = await asyncio.gather(_answer(self._stores.blobs.keeps_versions(), None), self._redis_keeps())
@@ -148,6 +141,16 @@ class Watch:
 
 def _told_by(process: Process) -> Told:
     return Told(part=Part(process.role), facts=process.facts.posture)
+
+
+async def _keyholder(keyholder: Keyholder) -> tuple[Fact, ...]:
+    stats, incarnation = await keyholder.stats(), await keyholder.hello()
+    return (
+        *hardening_facts(stats.hardening),
+        fact(Demand.KEYS_LOCKED, is_so=stats.memory is not Memory.PLAIN, value=stats.memory),
+        fact(Demand.KEYS_HIDDEN, is_so=stats.memory is Memory.MEMFD_SECRET, value=stats.memory),
+        report(KEYHOLDER_IS, incarnation.hex()),
+    )
 
 
 def redis_words(told: dict[str, object], saves: str | None) -> str:

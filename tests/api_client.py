@@ -96,21 +96,21 @@ async def keep(services: Services, job: Job, data: bytes, *, n: int) -> Output:
     blob, key_id, key = new_name(), new_key_id(), bytearray(KEY_BYTES)
     random_into(key)
     stores = services.stores
-    incarnation = await stores.keys.hello()
+    kept_at = await stores.keys.pick()
     copies = [
         NewCopy(holder=Holder.BLOB, what=What.OUTPUT, ref=blob),
-        NewCopy(holder=Holder.KEY, what=What.OUTPUT, ref=key_id.hex(), detail=incarnation.hex()),
+        NewCopy(holder=Holder.KEY, what=What.OUTPUT, ref=key_id.hex(), detail=kept_at.detail),
     ]
     await stores.custody.open(job, copies)
     encryptor = Encryptor(key, context=blob.encode())
     await stores.blobs.put(blob, body_of(encryptor.update(data), encryptor.finish()))
-    await stores.keys.put(key_id, key, ttl_s=60)
+    await stores.keys.at(kept_at.keyholder).put(key_id, key, ttl_s=60)
     return Output(
         n=n,
         blob=blob,
         key_id=key_id,
-        keyholder="keyholder",
-        incarnation=incarnation,
+        keyholder=kept_at.keyholder,
+        incarnation=kept_at.incarnation,
         media_type="image/png",
         size_bytes=len(data),
         width=2,

@@ -12,7 +12,7 @@ from broker.custody import Evidence, Held
 from broker.jobs import Job
 from broker.services import Services
 from broker.settings import Settings
-from tests.stack import pretend_worker, queued_job
+from tests.stack import keyholder_of, pretend_worker, queued_job
 
 
 async def eventually(predicate: Callable[[], Awaitable[object]], *, within_s: float = 10.0) -> None:
@@ -95,7 +95,7 @@ def blobs(settings: Settings) -> list[str]:
 
 
 async def keys_held(services: Services) -> int:
-    return (await services.stores.keys.stats()).held
+    return (await keyholder_of(services).stats()).held
 
 
 async def is_empty(services: Services, settings: Settings, *, keys: int) -> bool:

@@ -4,24 +4,26 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
-from broker.custody import NewCopy, What
+from broker.custody import KeptAt, NewCopy, What
 from broker.jobs import Job, StoredUpload
 from broker.settings import Settings
 from broker.store.blobs import BlobStore, new_name
 from broker.store.database import Database
 from broker.store.jobs import Admission, NewJob
-from broker.store.keys import Keyholder
+from broker.store.keyholders import Keyholders
 from broker.store.processes import Facts, Process
 from broker.store.stores import Stores, make_stores
 from broker.submission import Place, first_copies, new_key_id
 from tests.checks import plant
 
+KEPT_AT = KeptAt(keyholder="", incarnation=bytes(16))
 UPLOAD = StoredUpload(
     n=0,
     what=What.UPLOAD,
     blob=new_name(),
     key_id=new_key_id(),
-    incarnation=bytes(16),
+    keyholder=KEPT_AT.keyholder,
+    incarnation=KEPT_AT.incarnation,
     media_type="image/jpeg",
     size_bytes=5,
 )
@@ -78,14 +80,14 @@ class Rows:
 
 def begun_by(process: UUID) -> list[NewCopy]:
     """The custody rows with which the job of one picture begins."""
-    return first_copies([Place(n=0, blob=new_name(), key_id=new_key_id(), incarnation=bytes(16))], process)
+    return first_copies([Place(n=0, blob=new_name(), key_id=new_key_id(), kept_at=KEPT_AT)], process)
 
 
 @asynccontextmanager
 async def open_rows(settings: Settings) -> AsyncGenerator[Rows]:
     database = Database(settings.postgres_dsn, connections=16)
     await database.open()
-    stores = make_stores(database, Keyholder(settings.keyholder_socket), BlobStore(settings.blobs_url))
+    stores = make_stores(database, Keyholders.of(settings), BlobStore(settings.blobs_url))
     try:
         new = await stores.users.mint()
         plant(new.token)

@@ -19,6 +19,7 @@ from broker.migrate import migrate
 from broker.posture import Fact, fact
 from broker.services import Services, open_services
 from broker.settings import Settings
+from broker.store.keys import Keyholder
 from broker.store.processes import Facts, Process
 from broker.submission import Submission
 from policies.posture import Demand
@@ -36,8 +37,8 @@ class Servers:
     """Postgres, Redis and a keyholder that live as long as the test session."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "stack"
-        self.embedded = Embedded(self._folder, data_directory=DATA)
+        self.embedded = Embedded(folder / "stack", data_directory=DATA)
+        self.postgres_folder = folder / "stack" / "postgres"
         asyncio.run(self._start())
         self.keyholder = KeyholderProcess(self.embedded.run_directory / "keyholder.sock")
 
@@ -69,7 +70,7 @@ class Servers:
     def _spare_the_disk(self) -> None:
         # No test cuts the machine's power, and whatever else dies, the kernel still has what was written. Waiting for
         # the disk takes half of the time of a test with a database of its own.
-        with (self._folder / "postgres" / "postgresql.conf").open("a") as configuration:
+        with (self.postgres_folder / "postgresql.conf").open("a") as configuration:
             configuration.write("fsync = off\nfull_page_writes = off\n")
         (postgres,) = (child for child in self.embedded.children if child.name == "postgres")
         os.kill(postgres.pid, signal.SIGHUP)
@@ -150,6 +151,11 @@ async def running_services(settings: Settings, *, role: str = "broker") -> Async
             yield services
     finally:
         pipe.close()
+
+
+def keyholder_of(services: Services) -> Keyholder:
+    """The only keyholder that there is in most tests."""
+    return next(iter(services.stores.keys))
 
 
 async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:

@@ -37,7 +37,7 @@ async def open_texts(stores: Stores, job: Job, uploads: Sequence[StoredUpload]) 
 async def _open(stores: Stores, job: Job, stored: StoredUpload, plaintext: Plaintext) -> Upload:
     key = bytearray(KEY_BYTES)
     try:
-        answer = await stores.keys.open_into(stored.key_id, key, fence=job.fence)
+        answer = await stores.keys.at(stored.keyholder).open_into(stored.key_id, key, fence=job.fence)
         if answer is OpenAnswer.STALE:
             raise IllegalTransition(f"open {job.id} at fence {job.fence}")
         if answer is OpenAnswer.GONE:

@@ -14,7 +14,6 @@ from broker.store.keys import PutAnswer
 from broker.store.stores import Stores
 from broker.submission import new_key_id
 
-KEYHOLDER = "keyholder"
 SETTLE_MARGIN_S = 60
 """An output lives from the final state, its key from now; the sweep shreds it at the end of the output's time."""
 
@@ -31,19 +30,20 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 async def keep_output(stores: Stores, job: Job, made: Made, *, n: int, lifetime_s: int) -> Output:
     """Encrypt one output into the blob store; its key lives as long as the output may."""
     blob, key_id = new_name(), new_key_id()
-    incarnation = await stores.keys.incarnation()
+    kept_at = await stores.keys.pick()
     await stores.custody.open(
         job,
         [
             NewCopy(holder=Holder.BLOB, what=What.OUTPUT, ref=blob),
-            NewCopy(holder=Holder.KEY, what=What.OUTPUT, ref=key_id.hex(), detail=incarnation.hex()),
+            NewCopy(holder=Holder.KEY, what=What.OUTPUT, ref=key_id.hex(), detail=kept_at.detail),
         ],
     )
     key = bytearray(KEY_BYTES)
     random_into(key)
     try:
         await stores.blobs.put(blob, _sealed(Encryptor(key, context=blob.encode()), made.data))
-        answer = await stores.keys.put(key_id, key, ttl_s=lifetime_s + SETTLE_MARGIN_S, incarnation=incarnation)
+        keyholder, ttl_s = stores.keys.at(kept_at.keyholder), lifetime_s + SETTLE_MARGIN_S
+        answer = await keyholder.put(key_id, key, ttl_s=ttl_s, incarnation=kept_at.incarnation)
     finally:
         wipe(key)
     if answer is not PutAnswer.OK:
@@ -52,8 +52,8 @@ async def keep_output(stores: Stores, job: Job, made: Made, *, n: int, lifetime_
         n=n,
         blob=blob,
         key_id=key_id,
-        keyholder=KEYHOLDER,
-        incarnation=incarnation,
+        keyholder=kept_at.keyholder,
+        incarnation=kept_at.incarnation,
         media_type=made.media_type,
         size_bytes=len(made.data),
         width=made.width,

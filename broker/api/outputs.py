@@ -160,11 +160,11 @@ def output_etag(output: Output) -> str:
 
 async def open_output(services: Services, job: Job, output: Output) -> RangeDecryptor:
     """Open an output for reading; raise OutputLost when its key is no more, and OutputGone when it was destroyed."""
-    keys = services.stores.keys
+    keyholder = services.stores.keys.at(output.keyholder)
     key = bytearray(KEY_BYTES)
     try:
-        is_same = await keys.hello() == output.incarnation
-        if not is_same or await keys.open_into(output.key_id, key, fence=job.fence) is not OpenAnswer.OK:
+        is_same = await keyholder.hello() == output.incarnation
+        if not is_same or await keyholder.open_into(output.key_id, key, fence=job.fence) is not OpenAnswer.OK:
             await _servable(services, job, output.n)  # a DELETE may have been faster
             await services.stores.custody.output_lost(job.id, output.n)
             raise OutputLost

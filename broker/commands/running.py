@@ -15,6 +15,7 @@ from broker.demo.by_hand import curl_lines
 from broker.demo.emulated import PROVIDERS
 from broker.demo.story import PHOTO, Plan, demo
 from broker.frames import Memory
+from broker.keyholder import drain as drain_keyholder
 from broker.pools import pools
 from broker.up import DEFAULT_DIRECTORY, Stack, Stopped, up
 
@@ -107,24 +108,45 @@ def work_command(pool: str) -> NoReturn:
 
 
 @click.command("keyholder")
-@click.option(
-    "--socket",
-    envvar="LETHE_KEYHOLDER_SOCKET",
-    required=True,
-    help="Where clients connect.  [env: LETHE_KEYHOLDER_SOCKET]",
-)
+@click.option("--socket", envvar="LETHE_KEYHOLDER_SOCKET", help="A path.  [env: LETHE_KEYHOLDER_SOCKET]")
+@click.option("--listen", metavar="HOST:PORT", help="Where brokers and workers of other machines connect, with TLS.")
+@click.option("--ca-file", envvar="LETHE_KEYHOLDER_CA_FILE", help="[env: LETHE_KEYHOLDER_CA_FILE]")
+@click.option("--certificate-file", envvar="LETHE_KEYHOLDER_CERTIFICATE_FILE")
+@click.option("--key-file", envvar="LETHE_KEYHOLDER_KEY_FILE")
 @click.option("--capacity", type=click.IntRange(1), help="How many keys at most.")
 @click.option("--max-ttl-s", type=click.IntRange(1), help="No key lives longer.")
 @click.option("--memory", type=click.Choice([kind.value for kind in Memory]), help="Use this kind of memory or fail.")
-def keyholder_command(socket: str, capacity: int | None, max_ttl_s: int | None, memory: str | None) -> NoReturn:
-    """Run the keyholder: the one process that holds keys, in memory alone. Losing it loses every upload under way.
+@click.option("--drain", is_flag=True, help="Tell the one at --socket to take no new keys, and end when none is left.")
+def keyholder_command(*, drain: bool, **given: str | int | None) -> None:
+    """Run a keyholder: the one kind of process that holds keys, in memory alone. Losing it loses what it opens.
+
+    To replace one, start a second, name both in LETHE_KEYHOLDER_SOCKET, and drain the first.
 
     \b
     Example:  lethe keyholder --socket /run/lethe/keyholder.sock
+              lethe keyholder --listen 10.0.0.5:8443 --ca-file ca.pem --certificate-file keyholder.pem --key-file k.pem
+              lethe keyholder --socket /run/lethe/keyholder.sock --drain
     """
-    given = {"--capacity": capacity, "--max-ttl-s": max_ttl_s, "--memory": memory}
-    options = [word for name, value in given.items() if value is not None for word in (name, str(value))]
-    become((sys.executable, "-m", "broker.keyholder", "--socket", socket, *options))
+    if drain:
+        _drain(str(given["socket"] or ""))
+        return
+    if not given["socket"] and not given["listen"]:
+        raise click.UsageError("say where it listens: --socket, or --listen")
+    options = [
+        word
+        for name, value in given.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    become((sys.executable, "-m", "broker.keyholder", *options))
+
+
+def _drain(socket_path: str) -> None:
+    try:
+        drain_keyholder(socket_path)
+    except OSError as exc:
+        raise click.ClickException(f"no keyholder answers at {socket_path or 'no path'}: {exc.strerror}") from None
+    say("It takes no new keys, and ends when the last one has.")
 
 
 def _teach(stack: Stack) -> None:

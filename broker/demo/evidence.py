@@ -7,14 +7,14 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from broker.attempts import Attempt
-from broker.custody import Copy, Domain, Holder, What
+from broker.custody import Copy, Domain, Holder, KeptAt, What
 from broker.jobs import Job
 from broker.settings import Settings
 from broker.store.attempts import AttemptStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
-from broker.store.keys import Keyholder
+from broker.store.keyholders import Keyholders
 
 
 class Evidence:
@@ -25,7 +25,7 @@ class Evidence:
         self._jobs = JobStore(self._database)
         self._custody = CustodyStore(self._database)
         self._attempts = AttemptStore(self._database)
-        self._keyholder = Keyholder(settings.keyholder_socket)
+        self._keyholders = Keyholders.of(settings)
         self._blobs = Path(unquote(urlsplit(settings.blobs_url).path))
 
     async def __aenter__(self) -> Self:
@@ -35,7 +35,7 @@ class Evidence:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._keyholder.aclose()
+        await self._keyholders.aclose()
         await self._database.aclose()
 
     async def job(self, user_id: str, job_id: str) -> Job:
@@ -57,7 +57,7 @@ class Evidence:
         if copy.holder is Holder.BLOB:
             return any(self._blobs.glob(f"{copy.ref}*"))
         if copy.holder is Holder.KEY:
-            return await self._keyholder.has(bytes.fromhex(copy.ref))
+            return await self._keyholders.at(KeptAt.read(copy.detail).keyholder).has(bytes.fromhex(copy.ref))
         return False
 
 

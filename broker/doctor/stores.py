@@ -16,9 +16,10 @@ from broker.doctor.findings import Finding, note, ok, problem, warning
 from broker.errors import BrokerError
 from broker.frames import Memory
 from broker.queue import connect
-from broker.settings import Settings
+from broker.settings import Settings, SettingsInvalid
 from broker.store.blobs import BlobStore
 from broker.store.files import migrations
+from broker.store.keyholders import Keyholders
 from broker.store.keys import Keyholder
 
 WITHIN_S: Final = 10.0
@@ -109,7 +110,20 @@ def eviction(policy: str, *, limit_bytes: int) -> Finding:
 
 
 async def _keyholder(settings: Settings) -> AsyncGenerator[Finding, None]:
-    keyholder = Keyholder(settings.keyholder_socket)
+    try:
+        keyholders = Keyholders.of(settings)
+    except SettingsInvalid as exc:
+        yield problem(str(exc), "docs/deploy.md says how keyholders are reached from other machines")
+        return
+    try:
+        for keyholder in keyholders:
+            async for finding in _one_keyholder(keyholder):
+                yield finding
+    finally:
+        await keyholders.aclose()
+
+
+async def _one_keyholder(keyholder: Keyholder) -> AsyncGenerator[Finding, None]:
     try:
         await keyholder.hello()
         stats = await keyholder.stats()
@@ -120,11 +134,9 @@ async def _keyholder(settings: Settings) -> AsyncGenerator[Finding, None]:
             yield warning("the keyholder is nearly full", "start it with a larger --capacity")
     except (BrokerError, OSError) as exc:
         yield problem(
-            f"the keyholder does not answer at {settings.keyholder_socket} ({type(exc).__name__})",
-            "start `lethe keyholder`, as the same user, with the same LETHE_KEYHOLDER_SOCKET",
+            f"the keyholder does not answer at {keyholder.address} ({type(exc).__name__})",
+            "start `lethe keyholder` there, as the same user where that is a path; with the certificates elsewhere",
         )
-    finally:
-        await keyholder.aclose()
 
 
 async def _blobs(settings: Settings) -> AsyncGenerator[Finding, None]:

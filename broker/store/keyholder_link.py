@@ -1,8 +1,6 @@
 """One connection to a keyholder that comes back by itself: frames out and in, answers matched in their order."""
 
 import asyncio
-import os
-import socket
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
@@ -13,21 +11,23 @@ from broker.frames import (
     INCARNATION_BYTES,
     KEY_BYTES,
     KEY_ID_BYTES,
+    TAKES_NO_KEYS,
     Answer,
     FrameInvalid,
+    Role,
     Verb,
     body,
     read_head,
     write_head,
 )
 from broker.secret_memory import wipe
+from broker.wire import TlsFiles, client_context, host_and_port, is_path, role_of, send, widen
 
 _T = TypeVar("_T")
 
 TIMEOUT_S: Final = 2.0
 
 _IN_FLIGHT = 128
-_SEND_BUFFER_BYTES = 1024 * 1024
 _CARRIES_BODY = {Answer.KEY, Answer.INCARNATION, Answer.STATS}
 
 
@@ -54,6 +54,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.incarnation = b""
+        self.takes_keys = True
         self.lost = asyncio.Event()
         self._out = memoryview(bytearray(FRAME_BYTES))
         self._received = memoryview(bytearray(_IN_FLIGHT * FRAME_BYTES))
@@ -67,8 +68,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        sock = cast("socket.socket", transport.get_extra_info("socket"))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        widen(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         self._transport = None
@@ -87,14 +87,10 @@ class Connection(asyncio.BufferedProtocol):
             write_head(self._out, request.verb, number=request.number, key_id=request.key_id)
             if request.given is not None:
                 body(self._out)[:] = request.given
-            # Past the transport, which would copy what it cannot send at once.
-            sent = os.write(cast("socket.socket", self._transport.get_extra_info("socket")).fileno(), self._out)
-        except OSError as exc:
-            self.abort()
-            raise KeyholderUnavailable from exc
+            is_sent = send(self._transport, self._out)
         finally:
             wipe(self._out)
-        if sent < FRAME_BYTES:
+        if not is_sent:
             self.abort()
             raise KeyholderUnavailable
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -128,6 +124,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._waiting or head.key_id != self._waiting[0][0].key_id:
             raise FrameInvalid
         known = _known_answer(head.code)
+        self.takes_keys = head.number != TAKES_NO_KEYS
         request, answer = self._waiting.popleft()
         # Whoever gave up may have other use for the buffer by now.
         if answer.done():
@@ -140,12 +137,18 @@ class Connection(asyncio.BufferedProtocol):
 class Link:
     """A connection that comes back by itself."""
 
-    def __init__(self, socket_path: str) -> None:
-        self._socket_path = socket_path
+    def __init__(self, address: str, files: TlsFiles | None) -> None:
+        self._address = address
+        self._files = files
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
         self._is_closed = False
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether the keyholder is connected and, by what it last said, takes new keys."""
+        return self._connection is not None and self._connection.is_open and self._connection.takes_keys
 
     async def ask(self, request: Request, *, incarnation: bytes = b"") -> Answer:
         """Ask once; whoever gets KeyholderUnavailable cannot know whether it was done."""
@@ -181,8 +184,7 @@ class Link:
             return self._connection
 
     async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_unix_connection(Connection, self._socket_path)
+        connection = await self._reach()
         try:
             told = bytearray(KEY_BYTES)
             answer = await connection.send(Request(verb=Verb.HELLO, into=memoryview(told)))
@@ -190,6 +192,23 @@ class Link:
         except BaseException:
             connection.abort()
             raise
+        return connection
+
+    async def _reach(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        if is_path(self._address):
+            return (await loop.create_unix_connection(Connection, self._address))[1]
+        if self._files is None:
+            raise KeyholderUnavailable("between machines a keyholder is spoken to with a certificate alone")
+        host, port = host_and_port(self._address)
+        # Read at every connection, so that certificates can be replaced while we run.
+        context = client_context(self._files)
+        transport, connection = await loop.create_connection(
+            Connection, host, port, ssl=context, server_hostname=host, ssl_handshake_timeout=TIMEOUT_S
+        )
+        if role_of(transport) is not Role.KEYHOLDER:
+            connection.abort()
+            raise KeyholderUnavailable("whoever answers there has no keyholder's certificate")
         return connection
 
 

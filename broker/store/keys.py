@@ -14,6 +14,7 @@ from broker.frames import (
     read_stats,
 )
 from broker.store.keyholder_link import TIMEOUT_S, Link, Request, expected
+from broker.wire import TlsFiles
 
 
 class PutAnswer(StrEnum):
@@ -51,10 +52,16 @@ class Keyholder:
     SHRED, and give up the id of the PUT.
     """
 
-    def __init__(self, socket_path: str) -> None:
-        self._link = Link(socket_path)
+    def __init__(self, address: str, files: TlsFiles | None = None) -> None:
+        self.address = address
+        self._link = Link(address, files)
         # What one connection did is looked at through another, so that a mix-up on the first cannot vouch for itself.
-        self._witness = Link(socket_path)
+        self._witness = Link(address, files)
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether it is connected and, by its last answer, neither full nor being drained."""
+        return self._link.takes_keys
 
     async def put(self, key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> PutAnswer:
         """Keep a new key; where `incarnation` is given, only with that one, which a custody row may already name."""

@@ -7,14 +7,14 @@ from broker.store.blobs import BlobStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
-from broker.store.keys import Keyholder
+from broker.store.keyholders import Keyholders
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
 from broker.store.users import UserStore
 
 
 class Stores(msgspec.Struct, frozen=True, kw_only=True):
-    """Postgres' tables, the keyholder and the blob store."""
+    """Postgres' tables, the keyholders and the blob store."""
 
     database: Database
     jobs: JobStore
@@ -23,12 +23,12 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
-    keys: Keyholder
+    keys: Keyholders
     blobs: BlobStore
 
 
-def make_stores(database: Database, keys: Keyholder, blobs: BlobStore) -> Stores:
-    """Put the tables of one database beside a keyholder and a blob store."""
+def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Stores:
+    """Put the tables of one database beside keyholders and a blob store."""
     return Stores(
         database=database,
         jobs=JobStore(database),

@@ -9,6 +9,7 @@ import pytest
 from broker.api.outputs import Disclosures
 from broker.jobs import Outcome
 from tests.api_client import Api, noise
+from tests.stack import keyholder_of
 
 BIG = noise(700_001)
 
@@ -90,7 +91,7 @@ async def test_a_lost_key_is_told(api: Api) -> None:
     job = await api.finished(b"result")
     assert job["charged"] is True
     [output] = await api.services.stores.custody.outputs((await api.row(job)).id)
-    await api.services.stores.keys.shred(output.key_id, ttl_s=60)
+    await keyholder_of(api.services).shred(output.key_id, ttl_s=60)
     answer = await api.get(job["outputs"][0]["url"])
     assert (answer.status_code, answer.json()["code"]) == (410, "output_lost")
     assert (await api.get(f"/v1/jobs/{job['id']}")).json()["charged"] is False

@@ -21,7 +21,7 @@ from broker.store.processes import Facts, Process
 from policies.registry import PROFILES
 from tests.api_client import Api
 from tests.keyholder_process import KeyholderProcess
-from tests.stack import pretend_worker, running_services, upload_bytes
+from tests.stack import keyholder_of, pretend_worker, running_services, upload_bytes
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_the_page_is_signed_and_complete(api: Api) -> None:
     assert {line.part for line in posture.facts} == {"broker", "worker", "keyholder", "stores"}
     assert all(line.means and line.value for line in posture.facts)
     incarnation = next(line.value for line in posture.facts if line.name == "incarnation")
-    assert incarnation == (await api.services.stores.keys.hello()).hex()
+    assert incarnation == (await keyholder_of(api.services).hello()).hex()
     assert found(posture)["stores", "redis_persistence"] == "reported"
 
 
@@ -132,13 +132,13 @@ async def test_it_is_looked_at_once_a_minute(api: Api, monkeypatch: pytest.Monke
     """Admissions use what was found; a page asked for in between shows the same look."""
     first = await page(api)
     looked: list[object] = []
-    real = api.services.stores.keys.stats
+    real = keyholder_of(api.services).stats
 
     async def stats() -> object:
         looked.append(None)
         return await real()
 
-    monkeypatch.setattr(api.services.stores.keys, "stats", stats)
+    monkeypatch.setattr(keyholder_of(api.services), "stats", stats)
     for _ in range(3):
         assert (await api.put(upload_bytes())).status_code == 202
     assert await page(api) == first

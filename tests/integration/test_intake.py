@@ -26,7 +26,7 @@ from broker.store.jobs import Admission, JobStore
 from broker.submission import Submission
 from tests.lifecycle import blobs, count, eventually, final, is_empty, keys_held, refs
 from tests.processes import lethe_process
-from tests.stack import body_of, pretend_worker, running_services, submission, upload_bytes
+from tests.stack import body_of, keyholder_of, pretend_worker, running_services, submission, upload_bytes
 
 
 async def broken_off() -> AsyncIterator[bytes]:
@@ -219,13 +219,13 @@ async def test_an_unadmitted_key_leaves_nothing(
 ) -> None:
     """The keyholder took the key and its answer was lost: the key is shredded, and the id is free."""
     made, keys = await submission(services), await keys_held(services)
-    put = services.stores.keys.put
+    put = keyholder_of(services).put
 
     async def put_unheard(*args: object, **named: object) -> object:
         await put(*args, **named)  # pyright: ignore[reportArgumentType]
         raise KeyholderUnavailable
 
-    monkeypatch.setattr(services.stores.keys, "put", put_unheard)
+    monkeypatch.setattr(keyholder_of(services), "put", put_unheard)
     with pytest.raises(KeyholderUnavailable):
         await services.intake.submit(made, body_of(upload_bytes()))
 
@@ -251,7 +251,7 @@ async def test_a_job_whose_admission_was_not_heard_stands(
 
     job, is_new = await services.intake.submit(made, body_of(body))
     assert (job.state, is_new, job.open_copies) == ("queued", False, 2)
-    assert await services.stores.keys.has(bytes.fromhex((await refs(services, job.id, "key"))[0]))
+    assert await keyholder_of(services).has(bytes.fromhex((await refs(services, job.id, "key"))[0]))
 
 
 async def test_a_row_whose_making_was_not_heard_goes(
@@ -281,7 +281,7 @@ async def test_nothing_is_held_when_the_row_says_overwritten(
     """The write that queues the job calls our copy overwritten: by then no key is in our memory, no guard armed."""
     seen: list[bytes] = []
     wiped: list[bytearray] = []
-    put = services.stores.keys.put
+    put = keyholder_of(services).put
 
     async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
         seen.append(bytes(key))
@@ -295,7 +295,7 @@ async def test_nothing_is_held_when_the_row_says_overwritten(
         assert wiped[0] == bytearray(32)
         return await admit(self, job, admission)
 
-    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
     monkeypatch.setattr(JobStore, "admit", admit_seen)
     job, _ = await services.intake.submit(await submission(services), body_of(upload_bytes()))
     assert job.state == "queued"

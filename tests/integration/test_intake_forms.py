@@ -34,7 +34,7 @@ from tests.forms import (
     typed_submission,
 )
 from tests.lifecycle import blobs, count, eventually, is_empty, keys_held
-from tests.stack import body_of, upload_bytes
+from tests.stack import body_of, keyholder_of, upload_bytes
 
 Body = Callable[[], AsyncIterator[bytes]]
 
@@ -171,7 +171,7 @@ async def test_a_key_that_is_not_taken_leaves_nothing(
 ) -> None:
     """The first keys are in the keyholder when it falls silent: they are shredded, and the rest never comes."""
     made, keys, asked = await typed_submission(services), await keys_held(services), 0
-    put = services.stores.keys.put
+    put = keyholder_of(services).put
 
     async def put_twice(*args: object, **named: object) -> object:
         nonlocal asked
@@ -180,7 +180,7 @@ async def test_a_key_that_is_not_taken_leaves_nothing(
             raise KeyholderUnavailable
         return await put(*args, **named)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(services.stores.keys, "put", put_twice)
+    monkeypatch.setattr(keyholder_of(services), "put", put_twice)
     with pytest.raises(KeyholderUnavailable):
         await send(services, made, upload_bytes(), upload_bytes())
     await eventually(lambda: is_empty(services, settings, keys=keys), within_s=5)

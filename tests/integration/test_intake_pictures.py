@@ -17,7 +17,7 @@ from broker.services import Services
 from broker.settings import Settings
 from tests.forms import PROMPT, again, open_studio, send, studio_settings, typed_submission
 from tests.lifecycle import blobs, count, final, keys_held, reread
-from tests.stack import body_of, pretend_worker, upload_bytes
+from tests.stack import body_of, keyholder_of, pretend_worker, upload_bytes
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def studio(services: Services) -> None:
 async def opened(services: Services, job: Job, upload: StoredUpload) -> bytes:
     """Open an upload as a worker would."""
     key = bytearray(KEY_BYTES)
-    assert await services.stores.keys.open_into(upload.key_id, key, fence=job.fence) == "ok"
+    assert await keyholder_of(services).open_into(upload.key_id, key, fence=job.fence) == "ok"
     decryptor, plain, at = Decryptor(key, context=upload.blob.encode()), bytearray(upload.size_bytes + CHUNK_BYTES), 0
     with memoryview(plain) as view:
         async for chunk in services.stores.blobs.read(upload.blob):

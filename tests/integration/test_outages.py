@@ -25,6 +25,7 @@ from tests.lifecycle import blobs, claimed_job, count, eventually, final, held, 
 from tests.stack import (
     Servers,
     body_of,
+    keyholder_of,
     own_database,
     pretend_worker,
     queued_job,
@@ -93,7 +94,7 @@ async def test_a_keyholder_that_was_killed_takes_its_keys_along(own: Services, o
     """A waiting job fails with `key_lost`, its key's id takes no other key, and new jobs work."""
     job = await queued_job(own)
     (key_id,) = await refs(own, job.id, "key")
-    incarnation = await own.stores.keys.hello()
+    incarnation = await keyholder_of(own).hello()
     own_servers.keyholder.stop(signal.SIGKILL)
 
     with pytest.raises(KeyholderUnavailable):
@@ -101,12 +102,12 @@ async def test_a_keyholder_that_was_killed_takes_its_keys_along(own: Services, o
     own_servers.keyholder.start()
     await eventually(lambda: works_again(own))
 
-    assert not await own.stores.keys.has(bytes.fromhex(key_id))
+    assert not await keyholder_of(own).has(bytes.fromhex(key_id))
     with pytest.raises(KeyholderUnavailable):
-        await own.stores.keys.put(bytes.fromhex(key_id), bytearray(32), ttl_s=60, incarnation=incarnation)
+        await keyholder_of(own).put(bytes.fromhex(key_id), bytearray(32), ttl_s=60, incarnation=incarnation)
     await own.cancellation.delete(job)
     assert (await final(own, job)).open_copies == 0
-    assert await own.stores.keys.put(bytes.fromhex(key_id), bytearray(32), ttl_s=60) is PutAnswer.GONE
+    assert await keyholder_of(own).put(bytes.fromhex(key_id), bytearray(32), ttl_s=60) is PutAnswer.GONE
 
 
 async def test_a_job_whose_key_is_lost_fails(own_settings: Settings, own_servers: Servers, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from tests.relay import (
     theirs,
     words,
 )
-from tests.stack import pretend_worker, running_services
+from tests.stack import keyholder_of, pretend_worker, running_services
 
 SOON = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at IS NOT NULL"
 
@@ -247,7 +247,7 @@ async def _lose_texts(services: Services, job: Job) -> None:
     typed = [u for u in await services.stores.custody.uploads(job.id) if u.what is What.PARAMETERS]
     assert typed
     for upload in typed:
-        await services.stores.keys.shred(upload.key_id, ttl_s=60)
+        await keyholder_of(services).shred(upload.key_id, ttl_s=60)
 
 
 async def test_a_key_that_was_lost_does_not_end_an_order_that_runs(

@@ -32,7 +32,7 @@ async def left_behind(services: Services) -> NewJob:
         owner=dead,
         within_s=60,
     )
-    place = Place(n=0, blob=uuid4().hex, key_id=new_key_id(), incarnation=await services.stores.keys.hello())
+    place = Place(n=0, blob=uuid4().hex, key_id=new_key_id(), kept_at=await services.stores.keys.pick())
     assert await services.stores.jobs.receive(new, first_copies([place], dead)) is not None
     return new
 

@@ -38,7 +38,7 @@ from tests.lifecycle import (
     reread,
     run_sql,
 )
-from tests.stack import body_of, pretend_worker, queued_job, running_services
+from tests.stack import body_of, keyholder_of, pretend_worker, queued_job, running_services
 
 
 async def decided(services: Services, job: Job, outcome: Outcome = Outcome.FAILED) -> Job:
@@ -98,7 +98,7 @@ async def test_a_settled_job_says_how_each_copy_went(services: Services, setting
         ("blob", "absent"),
         ("process", "overwritten"),
     }
-    assert not await services.stores.keys.has(bytes.fromhex(key_ids[0]))
+    assert not await keyholder_of(services).has(bytes.fromhex(key_ids[0]))
     assert await services.stores.blobs.size(blob_names[0]) is None
     assert await count(settings, "receipts") == 1
 
@@ -147,7 +147,7 @@ async def test_a_settler_whose_fence_was_taken_finishes_nothing(services: Servic
 
 @pytest.mark.parametrize(
     ("replaced", "liar", "what"),
-    [("Keyholder", LyingKeyholder, "key"), ("BlobStore", LyingBlobStore, "blob")],
+    [("store.keyholders.Keyholder", LyingKeyholder, "key"), ("services.BlobStore", LyingBlobStore, "blob")],
 )
 async def test_a_lying_store_is_not_believed(
     settings: Settings,
@@ -157,7 +157,7 @@ async def test_a_lying_store_is_not_believed(
     what: str,
 ) -> None:
     """A store that says `gone` and still has it: never final, no receipt, an alarm; final once it tells the truth."""
-    monkeypatch.setattr(f"broker.services.{replaced}", liar)
+    monkeypatch.setattr(f"broker.{replaced}", liar)
     monkeypatch.setattr(liar, "is_lying", True)
     async with running_services(settings) as services:
         await pretend_worker(services)
@@ -184,7 +184,7 @@ async def test_a_lying_keyholder_is_caught_before_anything_else(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the key is there no blob is deleted: what can be opened is not called gone piece by piece."""
-    monkeypatch.setattr("broker.services.Keyholder", LyingKeyholder)
+    monkeypatch.setattr("broker.store.keyholders.Keyholder", LyingKeyholder)
     quiet = msgspec.structs.replace(settings, rescue_every_s=3600.0)
     async with running_services(quiet) as services:
         await pretend_worker(services)
@@ -278,7 +278,7 @@ async def made_output(services: Services, job: Job) -> Output:
         ],
     )
     await stores.blobs.put(blob, body_of(b"ciphertext"))
-    await stores.keys.put(key_id, bytearray(32), ttl_s=60)
+    await next(iter(stores.keys)).put(key_id, bytearray(32), ttl_s=60)
     return Output(
         n=0,
         blob=blob,
@@ -306,7 +306,7 @@ async def test_a_success_keeps_its_outputs_alone(services: Services, settings: S
 
     assert (done.state, done.open_copies) == ("succeeded", 0)
     assert blobs(settings) == [output.blob]
-    assert await services.stores.keys.has(output.key_id)
+    assert await keyholder_of(services).has(output.key_id)
     still = [copy.ref for copy in await services.stores.custody.copies(job.id) if copy.is_open]
     assert sorted(still) == sorted([output.blob, output.key_id.hex()])
     await services.settler.destroy_outputs(job.id)
@@ -322,7 +322,7 @@ async def test_a_failure_keeps_no_output(services: Services, settings: Settings)
     await services.settler.settle(settling, let_go=held(job))
 
     assert blobs(settings) == []
-    assert not await services.stores.keys.has(output.key_id)
+    assert not await keyholder_of(services).has(output.key_id)
     assert await count(settings, "custody", "closed_at IS NULL") == 0
 
 
@@ -330,7 +330,7 @@ async def test_a_settling_that_stopped_is_resumed(services: Services, settings: 
     """The settler died after the key was shredded: another one ends the job, with the outcome that was decided."""
     job = await claimed_job(services)
     settling = await decided(services, job, Outcome.CANCELED)
-    await services.stores.keys.shred(bytes.fromhex((await refs(services, job.id, "key"))[0]), ttl_s=60)
+    await keyholder_of(services).shred(bytes.fromhex((await refs(services, job.id, "key"))[0]), ttl_s=60)
     await let_go(services, job)
     await run_sql(settings, "UPDATE jobs SET settling_until = now() WHERE id = $1", settling.id)
 

@@ -16,7 +16,7 @@ from broker.services import Services
 from broker.settings import Settings
 from broker.store.keys import OpenAnswer
 from tests.processes import LetheProcess, lethe_process
-from tests.stack import body_of, running_services, submission, upload_bytes
+from tests.stack import body_of, keyholder_of, running_services, submission, upload_bytes
 
 
 async def final_job(services: Services, job_id: UUID, *, within_s: float = 30.0) -> Job:
@@ -67,7 +67,7 @@ async def output_of(services: Services, job: Job, folder: Path) -> bytes:
     """Open an output as the broker does for its owner."""
     (output,) = await services.stores.custody.outputs(job.id)
     key = bytearray(KEY_BYTES)
-    assert await services.stores.keys.open_into(output.key_id, key, fence=job.fence) is OpenAnswer.OK
+    assert await keyholder_of(services).open_into(output.key_id, key, fence=job.fence) is OpenAnswer.OK
     plain = bytearray(output.size_bytes + CHUNK_BYTES)
     decryptor, at = Decryptor(key, context=output.blob.encode()), 0
     with memoryview(plain) as view:
