@@ -154,6 +154,12 @@ class UseCases(World, RuleBasedStateMachine):
         settling = await self.services.stores.jobs.begin_settling(job, reached, owner=worker.id)
         await self.services.settler.settle_or_postpone(settling, let_go=worker.wipe(job.id))
 
+    @rule(target=jobs, number=worker)
+    def have_a_job_open(self, number: int) -> Stream:
+        job = self._uploaded()
+        self._run(number, job)
+        return job
+
     @rule(number=worker, outcome=st.sampled_from([Outcome.SUCCEEDED, Outcome.FAILED]))
     def do_a_whole_job(self, number: int, outcome: Outcome) -> None:
         self._run(number, self._uploaded())
