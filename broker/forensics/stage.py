@@ -91,7 +91,8 @@ def settings_for(directory: Path, provider: HeldProvider, *, profile: str, in_ho
     for name, value in _CHANGES.items():
         text = re.sub(rf"^{name} = \S+", f"{name} = {value}", text, flags=re.MULTILINE)
     allowed.write_text(text)
-    return {"LETHE_CONFIG_FILE": str(config), "LETHE_PROFILE": str(allowed)}
+    # Half an upload has to be there still when everything has been looked at.
+    return {"LETHE_CONFIG_FILE": str(config), "LETHE_PROFILE": str(allowed), "LETHE_UPLOAD_IDLE_S": "600"}
 
 
 def _guarded(pid: int) -> int | None:

@@ -114,6 +114,7 @@ class _Run:
             self._keys |= await keys_of(self._scene.stage, held)
             await self._inspection.live(Quarry(self._family, self._keys), phase=f"while jobs run ({name})")
             for fault in faults:
+                await self._see_half(fault, jobs[fault.name])
                 self._watch(f"{fault.name}: {fault.words}")
                 await fault.cause(self._scene, jobs[fault.name])
         for fault in faults:
@@ -147,11 +148,15 @@ class _Run:
         except TimeoutError:
             raise StackError("no worker brought a job to the provider in time") from None
 
+    async def _see_half(self, fault: Fault, jobs: Sequence[Ordered]) -> None:
+        """Note that uploads which are to be cut off are coming in still: else the fault would not be caused."""
+        if fault.is_half and await wait_for_copies(self._scene.stage, are_open=True, within_s=0):
+            for job in jobs:
+                job.status = _NEVER_IN
+
     async def _follow(self, fault: Fault, jobs: Sequence[Ordered]) -> None:
         for job in jobs:
-            if fault.is_half:
-                job.status = _NEVER_IN
-            else:
+            if not fault.is_half:
                 await self._scene.phones.follow(job, within_s=_FINAL_WITHIN_S)
 
     async def _until_closed(self) -> None:
