@@ -65,7 +65,8 @@ def test_ci_runs_what_everybody_runs() -> None:
     """`.ci/run` calls `make test`; that is `make check` (format, lint, types, imports) and every test."""
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
     makefile = (ROOT / "Makefile").read_text()
-    assert re.search(r"^test: check .*\n\t\$\(PYTHON\) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile$", makefile, re.MULTILINE)
+    whole = "-m pytest --numprocesses auto --maxprocesses 4 --dist loadfile"
+    assert re.search(rf"^test: check .*\n\t\$\(PYTHON\) {whole}$", makefile, re.MULTILINE)
     check = makefile[makefile.index("\ncheck:") : makefile.index("\nfmt:")]
     assert all(tool in check for tool in ("ruff format --check", "ruff check", "basedpyright", "lint-imports"))
 
