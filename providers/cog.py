@@ -206,7 +206,7 @@ def _refused(reply: Reply) -> ProviderFailure:
         return calls.refused(reply, calls.ORDER_KINDS.get(reply.status))
     try:
         faults = msgspec.json.decode(reply.body, type=_Invalid).detail
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except calls.UNREADABLE:
         faults = ()
     name = str(faults[0].loc[-1]) if faults and faults[0].loc else ""
     return calls.refused(reply, detail=f"input_{name}" if _FIELD.fullmatch(name) else "input")

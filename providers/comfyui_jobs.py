@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec
 
-from providers.calls import Reply
+from providers.calls import UNREADABLE, Reply
 from providers.failures import FailureKind, ProviderFailure
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
@@ -127,6 +127,6 @@ def refused_inputs(reply: Reply) -> list[tuple[str, str]]:
     """Name what a refusal of an order is about, as pairs of node and input."""
     try:
         nodes = msgspec.json.decode(reply.body, type=_Refusal).node_errors
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except UNREADABLE:
         return []
     return [(node, str(e.extra_info.get("input_name", ""))) for node, told in nodes.items() for e in told.errors]

@@ -156,8 +156,8 @@ class Fal:
             return Snapshot(progress=Progress.QUEUED)
         if status.status != "COMPLETED":
             return Snapshot(progress=Progress.RUNNING, poll_after_s=0.5)
-        model_s = (status.metrics and status.metrics.inference_time) or 0.0
-        cost_usd = model_s * model.usd_per_s if model_s and model.usd_per_s is not None else None
+        model_s = max(0.0, (status.metrics and status.metrics.inference_time) or 0.0)
+        cost_usd = calls.cost_of(model_s, model.usd_per_s)
         outputs = await self._result(handle, model, status)
         return Snapshot(progress=Progress.SUCCEEDED, outputs=outputs, model_s=model_s, cost_usd=cost_usd)
 
@@ -256,7 +256,10 @@ class Fal:
         return f"{self._setup.base_url.rstrip('/')}/{app}/requests"
 
     def _is_on_cdn(self, url: str) -> bool:
-        host, cdn = urlsplit(url).hostname or "", self._options.cdn_host
+        try:
+            host, cdn = urlsplit(url).hostname or "", self._options.cdn_host
+        except ValueError:
+            return False  # no URL at all, which whoever fetches it will say
         return host == cdn or host.endswith(f".{cdn}")
 
     def _wishes(self, task: Task) -> dict[str, str]:
@@ -277,7 +280,8 @@ class Fal:
 
 def _found(document: Mapping[str, Any], pointer: str) -> tuple[Output, ...]:
     """Find the outputs: where the pointer says, else under the usual names."""
-    if any(cast("list[object]", document.get("has_nsfw_concepts") or ())):
+    flags = document.get("has_nsfw_concepts")
+    if any(cast("list[object]", flags)) if isinstance(flags, list) else flags:
         raise ProviderFailure(FailureKind.CONTENT_REJECTED, "has_nsfw_concepts")
     usual = next((f"/{name}" for name in ("images", "image", "video") if document.get(name)), "/images")
     found = pointed(document, pointer or usual)

@@ -61,5 +61,5 @@ def told_by(reply: Reply) -> Told:
     """Read what an answer says; nothing where it is in no form of fal's."""
     try:
         return msgspec.json.decode(reply.body, type=Told)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except calls.UNREADABLE:
         return Told()

@@ -190,7 +190,7 @@ def _parts(files: tuple[File, ...]) -> list[tuple[str, tuple[str, bytes, str]]]:
 def _snapshot(answer: _Answer, model: Model) -> Snapshot:
     cost_usd = None
     if answer.usage and model.usd_per_million_tokens is not None:
-        cost_usd = answer.usage.total_tokens * model.usd_per_million_tokens / 1e6
+        cost_usd = calls.cost_of(answer.usage.total_tokens, model.usd_per_million_tokens / 1e6)
     try:
         return Snapshot(progress=Progress.SUCCEEDED, outputs=_outputs(answer), cost_usd=cost_usd)
     except ProviderFailure as failure:

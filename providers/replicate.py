@@ -247,8 +247,8 @@ def _address(model: Model) -> tuple[str, dict[str, Any]]:
 
 
 def _snapshot(prediction: _Prediction, model: Model) -> Snapshot:
-    model_s = (prediction.metrics and prediction.metrics.predict_time) or 0.0
-    cost_usd = model_s * model.usd_per_s if model_s and model.usd_per_s is not None else None
+    model_s = max(0.0, (prediction.metrics and prediction.metrics.predict_time) or 0.0)
+    cost_usd = calls.cost_of(model_s, model.usd_per_s)
     match prediction.status:
         case "succeeded":
             if prediction.data_removed:

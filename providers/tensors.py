@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from providers.calls import UNREADABLE
 from providers.failures import FailureKind, ProviderFailure
 from providers.templates import decode_base64, outputs_of
 
@@ -96,7 +97,7 @@ def pictures_in(body: bytes, length: str | None, *, name: str, attempt: str) -> 
     head, tail = _split(body, length)
     try:
         answer = msgspec.json.decode(head, type=_Answer)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+    except UNREADABLE:
         raise ProviderFailure(FailureKind.UNCERTAIN, "unreadable_answer") from None
     if answer.id and answer.id != attempt:
         raise _bad("other_id")

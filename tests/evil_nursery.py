@@ -17,6 +17,7 @@ HARMLESS_WIDTH: Final = 7
 BREACHED_WIDTH: Final = 42
 LIES: Final = {
     "lie_garbage": b"\xc1 no verdict",
+    "lie_no_text": b"\x81\xa8obstacle\xa2\xff\xfe",
     "lie_larger": msgspec.msgpack.encode(Verdict(width=1_000_000, height=1_000_000, channels=3)),
     "lie_negative": msgspec.msgpack.encode(Verdict(width=-10, height=-10, channels=3)),
     "lie_channels": msgspec.msgpack.encode(Verdict(width=10, height=10, channels=400)),

@@ -1,5 +1,7 @@
 """Jobs at an emulated Replicate, through a real relay worker: what is sent, paid, kept and stated."""
 
+import base64
+import json
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
@@ -70,7 +72,12 @@ async def test_what_leaves_is_a_clean_picture_and_a_fresh_id(services: Services,
     job = await ended(services, await sent(services, marked(ImageKind.JPEG)))
 
     assert job.state is JobState.SUCCEEDED
-    seen = provider.bytes_seen
+    (given,) = [json.loads(request.body)["input"]["image"] for request in provider.requests("order")]
+    # As it is read over there: in the base64 of a data URI no marker would be seen.
+    picture = base64.b64decode(given.removeprefix("data:image/jpeg;base64,"), validate=True)
+    assert picture.startswith(b"\xff\xd8")
+    assert b"LETHE-MARKER" in marked(ImageKind.JPEG)
+    seen = provider.bytes_seen + picture
     for forbidden in (job.user_id, str(job.id), job.id.hex, str(job.public_id), job.public_id.hex, "LETHE-MARKER"):
         assert forbidden.encode() not in seen
     assert all("authorization" not in request.headers for request in provider.requests("output"))

@@ -121,6 +121,10 @@ async def test_an_order_that_goes_on_is_not_called_deleted(
         job = await ended(services, await sent(services, finish_within_s=2.0))
 
         assert (job.state, job.provider_copies) == (JobState.EXPIRED, "pending")
+        await run_sql(settings, "UPDATE attempts SET purge_at = now() - interval '1 second'")
+        # Asked once more while it still runs: it is asked again in a minute, whatever it said that it deleted.
+        await eventually(lambda: count(settings, "attempts", "purge_at > now() + interval '45 seconds'"))
+        assert set((await words(services, job)).values()) == {"purge_pending"}
         desk.script["poll"] = [Snapshot(progress=Progress.SUCCEEDED)]
         await revised(services, job, settings)
         assert set((await words(services, job)).values()) == {"deleted_by_api"}

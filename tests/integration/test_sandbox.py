@@ -137,11 +137,13 @@ async def test_a_crash_kills_the_child_alone(evil: Zygote) -> None:
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_child_is_not_believed(evil: Zygote, lie: str) -> None:
-    """A child that was taken over cannot make the worker believe sizes that cannot be, nor speak for another."""
+    """A child that was taken over brings no size about that cannot be, speaks for no other, and ends no zygote."""
+    before = evil.pid
     with pytest.raises(InvalidImage) as refused:
         await decode(evil, hostile_picture(lie))
     assert refused.value.code in (ImageFault.DECODER_FAILED, ImageFault.DECODER_KILLED)
     assert (await decode(evil, hostile_picture("harmless"))).width == HARMLESS_WIDTH
+    assert evil.pid == before
 
 
 async def test_a_child_that_hangs_is_killed(evil: Zygote) -> None:

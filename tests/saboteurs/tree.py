@@ -1,15 +1,18 @@
 """A copy of the tree in which one line at a time is sabotaged; the tree itself is never touched."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Sequence
+from compileall import compile_dir
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from xml.etree import ElementTree
 
 from tests.saboteurs.mutants import ROOT, Mutant
@@ -18,6 +21,8 @@ SHARED = (".venv", ".peers", ".lethe")
 """What is only read and much too large to be copied."""
 LEFT_OUT = (".git", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache", "build")
 WITHIN_S = 180.0
+
+_BESIDE = re.compile(r"/(\.venv|\.peers|\.lethe|typings|bench)/")
 
 
 class Verdict(StrEnum):
@@ -45,6 +50,8 @@ class Tree:
         for name in SHARED:
             if (ROOT / name).exists():
                 (folder / name).symlink_to((ROOT / name).resolve())
+        # Known by the hash of its source: what is sabotaged is compiled anew, and the rest is not, run after run.
+        compile_dir(folder, quiet=2, rx=_BESIDE, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
 
     @contextmanager
     def sabotaged(self, mutant: Mutant) -> Generator[None]:

@@ -51,7 +51,7 @@ def test_imports_point_one_way(tmp_path: Path, file: str, line: str, complaint: 
     assert complaint in answer.stdout
 
 
-@pytest.mark.parametrize("name", ["run.txt", "dev.txt", "data.txt", "peers.txt", "bench.txt"])
+@pytest.mark.parametrize("name", ["run.txt", "dev.txt", "fuzz.txt", "data.txt", "peers.txt", "bench.txt"])
 def test_every_package_is_pinned_by_hash_and_names_no_host(name: str) -> None:
     """What is installed is what was tested, wherever an operator gets packages from."""
     text = (ROOT / "requirements" / name).read_text()

@@ -242,6 +242,20 @@ def may_run(
     )
 
 
+def test_a_later_tier_shows_the_picture_to_no_more_people() -> None:
+    """Whoever takes over is as narrow as whoever failed; no tier asks those who may not be asked in the first."""
+    narrow, wide = provider(exposure=Exposure.EPHEMERAL), provider(exposure=Exposure.PUBLIC)
+    policy = Disclosure(exposure=Exposure.LOGGED, max_provider_retention_s=86_400)
+    order = candidates(
+        config({"a": 1}, {"b": 1}, providers={"a": narrow, "b": wide}),
+        needs(),
+        disclose=lambda terms: refuse(policy, terms),
+        standings={},
+        job_id=UUID(int=1),
+    )
+    assert order == ["a"]
+
+
 def test_what_costs_more_than_the_route_allows_is_no_candidate() -> None:
     """The price cap is asked before the first attempt."""
     providers = {"dear": provider(cost_usd=0.05), "cheap": provider(cost_usd=0.02)}

@@ -136,7 +136,7 @@ def _read_verdict(data: bytes) -> Verdict:
     """Believe the form only: a child that was taken over can say anything."""
     try:
         return _verdicts.decode(data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return Verdict(fault=ImageFault.DECODER_KILLED)
 
 
