@@ -19,7 +19,7 @@ from broker.store.attempts import NewAttempt
 from providers.base import Deletes, Exposure, Handle, Part, Progress, Purge, Snapshot
 from providers.failures import FailureKind, ProviderFailure
 from tests.desk import DESK, Desk, config, own_desk
-from tests.lifecycle import claimed_job, eventually, let_go, run_sql
+from tests.lifecycle import claimed_job, count, eventually, let_go, run_sql
 from tests.relay import (
     attempts,
     ended,
@@ -121,7 +121,7 @@ async def test_an_order_that_goes_on_is_not_called_deleted(
         job = await ended(services, await sent(services, finish_within_s=2.0))
 
         assert (job.state, job.provider_copies) == (JobState.EXPIRED, "pending")
-        await run_sql(settings, "UPDATE attempts SET purge_at = now() - interval '1 second'")
+        await run_sql(settings, SOON)
         # Asked once more while it still runs: it is asked again in a minute, whatever it said that it deleted.
         await eventually(lambda: count(settings, "attempts", "purge_at > now() + interval '45 seconds'"))
         assert set((await words(services, job)).values()) == {"purge_pending"}
