@@ -165,7 +165,7 @@ def _frame(verb: Verb) -> bytes:
 def decrypt(data: bytes) -> None:
     """A blob that somebody has changed."""
     for size in CHUNKS_BYTES[1:]:
-        decryptor, out = Decryptor(KEY, context=CONTEXT), memoryview(bytearray(len(data) + 65_536))
+        decryptor, out = Decryptor(bytearray(KEY), context=CONTEXT), memoryview(bytearray(len(data) + 65_536))
         with contextlib.suppress(CiphertextInvalid):
             for at in range(0, len(data), size):
                 decryptor.update(data[at : at + size], out)
@@ -173,7 +173,7 @@ def decrypt(data: bytes) -> None:
 
 
 def _sealed(plaintext: bytes) -> bytes:
-    encryptor = Encryptor(KEY, context=CONTEXT)
+    encryptor = Encryptor(bytearray(KEY), context=CONTEXT)
     return bytes(encryptor.update(plaintext)) + bytes(encryptor.finish())
 
 
