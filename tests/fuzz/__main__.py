@@ -39,7 +39,8 @@ def one(name: str, options: tuple[str, ...]) -> None:
         target = importlib.import_module("tests.fuzz.targets").TARGETS[name]
     for number, seed in enumerate(target.seeds):
         (KEPT / name / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], *options, str(KEPT / name)], target.run)
+    # The first folder is the one that is written to; whoever lends a corpus gets it back as it was.
+    atheris.Setup([sys.argv[0], str(KEPT / name), *options], target.run)
     atheris.Fuzz()
 
 

@@ -336,3 +336,16 @@ async def test_noise_is_refused(zygote: Zygote, noise: bytes, head: bytes) -> No
     """Random bytes are no picture."""
     with pytest.raises(InvalidImage):
         await decode(zygote, head + noise)
+
+
+async def test_a_picture_that_crashes_its_codec_is_refused(zygote: Zygote) -> None:
+    """Found by `make fuzz`: the HEIC reader takes a metadata type that is no text for one, and dies of it; alone."""
+    before = zygote.pid
+    picture = marked(ImageKind.HEIC)
+    spoilt = picture.replace(b"application/rdf+xml", b"\x9f" * len(b"application/rdf+xml"))
+    assert spoilt != picture
+    with pytest.raises(InvalidImage) as refused:
+        await decode(zygote, spoilt)
+    assert refused.value.code is ImageFault.DECODER_KILLED
+    assert (await decode(zygote, picture)).width > 0
+    assert zygote.pid == before
