@@ -40,6 +40,11 @@ class OrderListener:
         self.is_told = False
         """Whether the provider's adapter says that something is there."""
 
+    @property
+    def has_id(self) -> bool:
+        """Whether the order can be asked for."""
+        return self.handle is not None and bool(self.handle.id)
+
     async def accepted(self, handle: Handle) -> None:
         """Store what is there from now on."""
         self.is_told = True

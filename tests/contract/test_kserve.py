@@ -202,6 +202,16 @@ async def test_an_error_has_its_kind(
     assert "canary" not in f"{failure!r} {failure.detail}"
 
 
+async def test_an_output_is_pointed_to_like_any_other(emulator: KServeEmulator) -> None:
+    """`output` is a JSON pointer: a slash, then the tensor's name, in which a slash is written ~1."""
+    emulator.next("infer", Scripted(answer=answer("", PNG)))
+    provider = make(emulator.url, upscale=msgspec.structs.replace(UPSCALE, output="/decoder~1out~00"))
+    failure = await failure_of(provider, task())
+    await provider.aclose()
+    assert failure is not None, "the emulator's tensor has another name"
+    assert b'"outputs":[{"name":"decoder/out~0",' in emulator.requests("infer")[0].body
+
+
 async def test_health_is_the_server_and_each_model(emulator: KServeEmulator) -> None:
     """A server that is up without the model is not healthy."""
     other = Model(model="other", input={"image": "$image"})

@@ -22,7 +22,7 @@ from tests.peers import PEERS_PYTHON, Peer, free_port, running_peer
 
 TESTS = Path(__file__).parents[1]
 INPUT = {"image": "$image", "scale": "$scale"}
-ROW = Model(model="upscaler", input=INPUT, output="picture", options={"inputs": {"image": {"datatype": "UINT8"}}})
+ROW = Model(model="upscaler", input=INPUT, output="/picture", options={"inputs": {"image": {"datatype": "UINT8"}}})
 IN_JSON = msgspec.structs.replace(ROW, options={"binary": False})
 
 
