@@ -2,11 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping
 
 import structlog
-from prometheus_client import start_http_server
 
 from broker.guard import Guard
 from broker.reload import LiveConfig
@@ -18,6 +16,7 @@ from policies.registry import Profile
 from providers.base import Provider
 from workers.adapters import Adapters
 from workers.engine import WakingWorker
+from workers.exposition import metrics_served
 from workers.health import HealthChecks
 from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
@@ -86,7 +85,8 @@ async def _serve(
     )
     engine = asyncio.create_task(WakingWorker(services, runner, pool=pool).main())
     loops = _background(services, adapters, seats)
-    with _metrics_server(services):
+    async with metrics_served(services.settings.operator_listen, services.metrics.registry) as url:
+        services.lease.tell(operator_address=url)
         log.info("worker_started", pool=pool, worker_id=str(services.lease.process.id))
         stopped = asyncio.create_task(stopping.wait())
         await asyncio.wait({engine, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,16 +150,3 @@ def _stopping() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     return stopping
-
-
-@contextmanager
-def _metrics_server(services: Services) -> Generator[None, None, None]:
-    host, _, port = services.settings.operator_listen.rpartition(":")
-    server, thread = start_http_server(int(port), host, registry=services.metrics.registry)
-    services.lease.tell(operator_address=f"http://{host}:{server.server_port}")
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
