@@ -34,11 +34,14 @@ class Door:
         return self._policies.profile.name
 
     async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
-        """Return the pool that the job will wait for; raise why nobody can do it, or why nothing may enter now."""
-        await self._watch.require()
+        """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
         texts = read_texts(submission.texts) if submission.texts else {}
         needs = Needs(operation=submission.operation, parameters={**submission.parameters, **texts}, pictures=pictures)
         return await self._fleet.pool_for(needs, job_id=job_id)
+
+    async def require_posture(self) -> None:
+        """Raise PostureUnmet while nothing may enter at all."""
+        await self._watch.require()
 
     def ask(self, submission: Submission, usage: Usage) -> Admit:
         """Ask the policies before anything is read; raise a refusal."""

@@ -118,6 +118,7 @@ class Intake:
         new = await self._new_job(submission, delivery)
         admit = self._door.ask(submission, usage)
         await self._bell.ping()
+        await self._door.require_posture()
         kept_at = await self._keys.pick()
         places = [_place(n, kept_at) for n in _first(submission, delivery)]
         with ExitStack() as holding:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from arq.connections import ArqRedis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from broker.errors import BrokerError, PostureUnmet
 from broker.fleet import Fleet
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 EVERY_S = 60.0
 UNMET_EVERY_S = 1.0
-WITHIN_S = 5.0
+WITHIN_S = 2.0
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TLS_SCHEMES = frozenset({"https", "rediss", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"})
@@ -124,19 +124,16 @@ class Watch:
     async def _redis_keeps(self) -> str:
         try:
             async with asyncio.timeout(WITHIN_S):
-                persistence = await self._redis.info("persistence")
-                replication = await self._redis.info("replication")
+                told = {**await self._redis.info("persistence"), **await self._redis.info("replication")}
+                return redis_words(told, await self._saves())
         except (RedisError, OSError, TimeoutError):
             return "no answer"
-        return redis_words({**persistence, **replication}, await self._saves())
 
     async def _saves(self) -> str | None:
-        # Many hosted ones do not let it be asked.
         try:
-            async with asyncio.timeout(WITHIN_S):
-                return str((await self._redis.config_get("save")).get("save", ""))
-        except (RedisError, OSError, TimeoutError):
-            return None
+            return str((await self._redis.config_get("save")).get("save", ""))
+        except ResponseError:
+            return None  # many hosted ones do not let it be asked
 
 
 def _told_by(process: Process) -> Told:

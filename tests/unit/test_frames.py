@@ -8,6 +8,7 @@ from broker.frames import (
     KEY_ID_BYTES,
     Answer,
     FrameInvalid,
+    Hardening,
     KeyholderStats,
     Memory,
     Verb,
@@ -66,6 +67,7 @@ def test_requests_and_answers_share_no_code() -> None:
         tombstones=st.integers(0, 2**32 - 1),
         max_ttl_s=st.integers(0, 2**64 - 1),
         memory=st.sampled_from(Memory),
+        hardening=st.integers(0, 15).map(Hardening),
     )
 )
 def test_stats_fit_a_body(stats: KeyholderStats) -> None:
