@@ -35,6 +35,7 @@ _UNSENT = (
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
+_NOTHING = httpx.ByteStream(b"")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # the last: brackets without end
 
 KINDS: dict[int, FailureKind] = {
@@ -175,21 +176,31 @@ async def _exchange(
     if within_s:
         # Who is not reached is found out before the time is over: then nothing was sent, and that is known.
         given["timeout"] = httpx.Timeout(within_s, connect=min(CONNECT_S, within_s / 2))
-    async with asyncio.timeout(within_s or None), client.stream(method, url, **given) as answer:
-        body = bytearray()
-        async for chunk in answer.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_REPLY_BYTES:
-                raise httpx.ReadError("too long")
-        return Reply(status=answer.status_code, headers=answer.headers, body=bytes(body))
+    answer: httpx.Response | None = None
+    try:
+        async with asyncio.timeout(within_s or None), client.stream(method, url, **given) as answer:
+            body = bytearray()
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    raise httpx.ReadError("too long")
+            return Reply(status=answer.status_code, headers=answer.headers, body=bytes(body))
+    finally:
+        if answer is not None:
+            # httpx ties an answer and its stream to each other: both, and the picture in their request, would stay
+            # until the cycle collector comes by.
+            answer.stream = _NOTHING
 
 
 def _failure(exc: BaseException, kind: FailureKind, *, is_unsent: bool = False) -> ProviderFailure:
-    # The frames of a kept exception keep the request, and that keeps the picture.
-    traceback.clear_frames(exc.__traceback__)
-    if isinstance(exc, httpx.HTTPError):
-        # Its request holds the body.
-        exc.__dict__.pop("_request", None)
+    # The frames of a kept exception, and of those that led to it, keep the request, and that keeps the picture.
+    one: BaseException | None = exc
+    while one is not None:
+        traceback.clear_frames(one.__traceback__)
+        if isinstance(one, httpx.HTTPError):
+            # Its request holds the body.
+            one.__dict__.pop("_request", None)
+        one = one.__cause__ or one.__context__
     return ProviderFailure(kind, type(exc).__name__, is_unsent=is_unsent)
 
 

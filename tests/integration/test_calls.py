@@ -49,6 +49,14 @@ async def client(server: Plain) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def make(url: str, *, timeout_s: float = 5.0) -> httpx.AsyncClient:
     setup = Setup(base_url=url, models={}, secret=SECRET, timeout_s=timeout_s)
     return calls.make_client(setup, headers={"Authorization": f"Bearer {SECRET}"})
@@ -68,6 +76,12 @@ async def failed_ask(client: httpx.AsyncClient, url: str = "/poll", *, within_s:
     with pytest.raises(ProviderFailure) as caught:
         await calls.ask(client, "GET", url, within_s=within_s)
     return caught.value
+
+
+def requests_to(server: Plain) -> list[httpx.Request]:
+    """Every request that is still in memory."""
+    found = [one for one in gc.get_objects() if isinstance(one, httpx.Request)]
+    return [one for one in found if str(one.url).startswith(server.url)]
 
 
 async def test_an_answer_is_read_whole(server: Plain, client: httpx.AsyncClient) -> None:
@@ -234,6 +248,26 @@ async def test_nothing_of_this_machine_is_used(server: Plain, tmp_path: Path, mo
 def test_credentials_go_to_the_provider_alone(url: str, is_own: bool) -> None:
     """A URL that a provider gave is asked with our key only where scheme, host and port are those of its base URL."""
     assert calls.same_host(url, "https://api.example/v1") is is_own
+
+
+@pytest.mark.parametrize("status", [200, 422, 503])
+async def test_an_answer_lets_go_of_the_request(
+    server: Plain, client: httpx.AsyncClient, no_collector: None, status: int
+) -> None:
+    """The picture of an order is gone with its answer, and does not wait for the cycle collector to come by."""
+    server.answers(answer_json({"id": "p1"}, status))
+    assert (await order(client)).status == status
+    assert not requests_to(server)
+
+
+@pytest.mark.parametrize("lost", [LOST, Scripted(answer=Answer(body=b"x" * 40, is_cut=True))], ids=["all", "half"])
+async def test_an_answer_that_is_lost_lets_go_of_the_request(
+    server: Plain, client: httpx.AsyncClient, no_collector: None, lost: Scripted
+) -> None:
+    """So it is when no whole answer came."""
+    server.next("order", lost)
+    await failed_order(client)
+    assert not requests_to(server)
 
 
 async def test_failures_hold_nothing(server: Plain, client: httpx.AsyncClient) -> None:
