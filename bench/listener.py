@@ -24,7 +24,7 @@ class Listening(Runner):
     """Claims nothing."""
 
     def __init__(self, services: Services) -> None:
-        super().__init__(services, attempt=_never, conclude=_never, slots=4)
+        super().__init__(services, attempt=_never, conclude=_never, is_ordering=lambda _: False, slots=4)
         self._redis: Any = services.redis
 
     async def take(self, job_id: UUID) -> None:

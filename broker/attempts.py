@@ -4,6 +4,7 @@ The vocabulary of attempts: one run of a job at one provider, and what is known 
 Pure. No word here says more than the provider's own answer or its documented terms.
 """
 
+import hashlib
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -16,6 +17,11 @@ from providers.failures import FailureKind
 
 PURGE_FOR_S = 86_400.0
 """How long a provider is asked to delete, counted from the end of the job."""
+
+
+def hook_hash(token: str) -> bytes:
+    """Return what is stored of the token in the address of an attempt's hints."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 class AttemptState(StrEnum):
@@ -74,6 +80,15 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         if self.handle is None:
             return False
         return self.may_run or bool(self.handle.uploads) or self.deletes is Deletes.API
+
+
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended, for whoever ended it; nobody else gets one. Without a kind of failure it succeeded."""
+
+    provider: str
+    kind: FailureKind | None
+    cost_usd: float
+    took_s: float
 
 
 class Disposition(msgspec.Struct, frozen=True, kw_only=True):

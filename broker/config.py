@@ -12,6 +12,7 @@ from broker.operations import OPERATIONS, Operation
 from broker.routes import (
     INHOUSE_MODELS,
     MAX_WEIGHT,
+    NAME,
     After,
     Config,
     InhouseProvider,
@@ -28,7 +29,6 @@ from providers.templates import check_template, names_in
 
 DEFAULT_FILE = Path(__file__).with_name("lethe.toml")
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SECRET = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:/.+")
 # Those that a downloader takes: exact names, and "*." only before at least two labels.
 _HOST = re.compile(r"(\*\.(?=[^.]+\.))?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -69,7 +69,7 @@ def _place(file: TomlFile, name: str, table: dict[str, object]) -> Place:
 
 def _provider(file: TomlFile, name: str, table: dict[str, object]) -> Provider:
     at: TomlPath = ("provider", name)
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME, name):
         raise file.invalid(at, "a name is a lower-case letter and up to 31 letters, digits and underscores")
     _check_choices(file, at, table)
     adapter = table.get("adapter")

@@ -4,14 +4,13 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from broker.children import ChildDied, StackError
 from broker.config import DEFAULT_FILE, load_config
 from broker.pools import closed, pools
-from broker.reload import LOOK_EVERY_S
+from broker.reload import LOOK_EVERY_S, stamp_of
 from broker.settings import Settings
 from broker.store.database import Database
 from broker.store.processes import ProcessStore
@@ -38,8 +37,8 @@ class Crew:
         self._env = {**env, "LETHE_OPERATOR_LISTEN": _ANY_PORT}
         self._report = report
         self._pools: set[str] = set()
-        self._file = Path(settings.config_file) if settings.config_file else DEFAULT_FILE
-        self._stamp = self._look()
+        self._file = settings.config_path or DEFAULT_FILE
+        self._stamp = stamp_of(self._file)
         self.config = load_config(self._file)
 
     async def start(self) -> None:
@@ -54,7 +53,7 @@ class Crew:
         """Start whom a changed file asks for, and say what is wrong with one that is refused; until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if (stamp := self._look()) != self._stamp:
+            if (stamp := stamp_of(self._file)) != self._stamp:
                 self._stamp = stamp
                 await self._reload()
 
@@ -93,13 +92,6 @@ class Crew:
             yield ProcessStore(database)
         finally:
             await database.aclose()
-
-    def _look(self) -> tuple[int, int, int]:
-        try:
-            found = self._file.stat()
-        except OSError:
-            return 0, 0, 0
-        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def guarded_argv(*arguments: str) -> tuple[str, ...]:

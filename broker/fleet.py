@@ -7,10 +7,11 @@ from broker.breaker import Breaker
 from broker.circuits import CircuitState
 from broker.errors import OperationUnavailable, Refused
 from broker.reload import LiveConfig
+from broker.routes import InhouseProvider, OutsideProvider
 from broker.routing import Needs, Standing, Verdict, explain
 from broker.store.jobs import JobStore
 from broker.store.processes import Process, ProcessStore
-from policies.base import Facts, ProviderTerms, Refuse
+from policies.base import ProviderTerms
 from policies.registry import Policies
 from providers.base import Estimate, Exposure
 from providers.estimates import estimate
@@ -34,12 +35,14 @@ class Fleet:
         self._standings: dict[str, Standing] = {}
         self._seen_s = float("-inf")
 
-    async def operations(self) -> dict[str, list[Verdict]]:
-        """Return the operations that can run right now, each with the providers that would run it."""
+    async def operations(self) -> frozenset[str]:
+        """Name the operations that can run right now."""
         await self._look()
-        judged = {name: self._explain(Needs.any_of(name)) for name in self._config.current.operations}
-        able = {name: [verdict for verdict in verdicts if not verdict.reason] for name, verdicts in judged.items()}
-        return {name: verdicts for name, verdicts in able.items() if verdicts}
+        return frozenset(
+            name
+            for name in self._config.current.operations
+            if any(not verdict.reason for verdict in self._explain(Needs.any_of(name)))
+        )
 
     async def candidates(self, needs: Needs, *, job_id: UUID) -> list[str]:
         """
@@ -64,7 +67,7 @@ class Fleet:
     def terms(self, operation: str) -> list[ProviderTerms]:
         """Return the terms of every provider that may see a picture of an operation under this profile."""
         routed = (provider.terms for provider in self._config.current.routed(operation))
-        return [terms for terms in routed if self._disclose(terms) is None]
+        return [terms for terms in routed if self._policies.disclose_clean(terms) is None]
 
     def exposure_of(self, operation: str) -> Exposure:
         """Return who may see or keep the pictures of an operation: the widest that its route and the profile allow."""
@@ -79,7 +82,7 @@ class Fleet:
     def estimate(self, operation: str, parameters: dict[str, str | int], width: int, height: int) -> Estimate | None:
         """Expect the cost of a job from the fastest live worker's own rates; None where no rate is published."""
         routed = self._config.current.routed(operation)
-        if not parameters or any(provider.adapter != "inhouse" for provider in routed):
+        if not parameters or any(isinstance(provider, OutsideProvider) for provider in routed):
             return None  # nothing to scale or filter by, or somebody else's model may do it
         found: list[Estimate] = []
         for worker in self._workers:
@@ -91,11 +94,9 @@ class Fleet:
         return min(found, key=lambda expected: expected.model_s, default=None)
 
     def _explain(self, needs: Needs, *, seed: int = 0) -> list[Verdict]:
-        return explain(self._config.current, needs, disclose=self._disclose, standings=self._standings, seed=seed)
-
-    def _disclose(self, terms: ProviderTerms) -> Refuse | None:
         # The worker asks again with the picture in its hands; that it is clean by then is the worker's business.
-        return self._policies.disclose(Facts(operation="", is_clean=True), terms)
+        disclose = self._policies.disclose_clean
+        return explain(self._config.current, needs, disclose=disclose, standings=self._standings, seed=seed)
 
     async def _look(self) -> None:
         now_s = time.monotonic()
@@ -103,15 +104,14 @@ class Fleet:
             return
         config = self._config.current
         self._workers = [process for process in await self._processes.alive() if process.role != "broker"]
-        outside = [name for name, provider in config.providers.items() if provider.adapter != "inhouse"]
-        breakers = await self._breaker.standings(outside)
+        breakers = await self._breaker.standings(list(config.outside))
         ages = await self._jobs.queue_ages() if any(r.overflow_after_s for r in config.routes.values()) else {}
         live = {name for worker in self._workers for name in worker.facts.providers}
         self._standings = {
             name: Standing(
                 is_live=name in live,
                 is_open=name in breakers and breakers[name].state is CircuitState.OPEN,
-                queued_for_s=ages.get(provider.pool, 0.0) if provider.adapter == "inhouse" else 0.0,
+                queued_for_s=ages.get(provider.pool, 0.0) if isinstance(provider, InhouseProvider) else 0.0,
             )
             for name, provider in config.providers.items()
         }

@@ -7,6 +7,7 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from broker.attempts import Ended
 from broker.circuits import CircuitState
 from providers.failures import FailureKind
 
@@ -152,7 +153,7 @@ class Metrics:
         )
         self._provider_seconds = Histogram(
             "lethe_provider_seconds",
-            "Time from the order until its outputs were kept, where it succeeded.",
+            "Time from the order until its outputs were kept and its job decided, where it succeeded.",
             by_provider,
             buckets=_PROVIDER_S,
             registry=self.registry,
@@ -178,14 +179,14 @@ class Metrics:
             for result in (SUCCEEDED, *FailureKind):
                 self._provider_attempts.labels(provider=name, result=result)
 
-    def attempt_ended(
-        self, provider: str, kind: FailureKind | None, *, cost_usd: float = 0.0, took_s: float | None = None
-    ) -> None:
-        """Count one attempt at a provider; None is success. A cost below 0 would undo others, and is none."""
-        self._provider_attempts.labels(provider=provider, result=kind or SUCCEEDED).inc()
-        self._provider_cost.labels(provider=provider).inc(max(cost_usd, 0.0))
-        if kind is None and took_s is not None:
-            self._provider_seconds.labels(provider=provider).observe(took_s)
+    def attempt_ended(self, ended: Ended | None) -> None:
+        """Count an attempt at a provider outside that this process has ended; None was counted by who ended it."""
+        if ended is None:
+            return
+        self._provider_attempts.labels(provider=ended.provider, result=ended.kind or SUCCEEDED).inc()
+        self._provider_cost.labels(provider=ended.provider).inc(ended.cost_usd)
+        if ended.kind is None:
+            self._provider_seconds.labels(provider=ended.provider).observe(ended.took_s)
 
     def show_providers(self, figures: Mapping[str, ProviderFigures]) -> None:
         """Set the gauges of what all processes share; a provider that is no longer configured goes."""

@@ -2,7 +2,6 @@
 
 from broker.routes import Config
 from broker.routing import Needs, Verdict, explain
-from policies.base import Facts, ProviderTerms, Refuse
 from policies.registry import Policies, Profile
 
 _VARIABLE = "env:"
@@ -10,8 +9,7 @@ _VARIABLE = "env:"
 
 def pools(config: Config) -> tuple[str, ...]:
     """Name the pools that a route leads to; each needs a worker."""
-    routed = {name for route in config.routes.values() for name in route.providers}
-    return tuple(sorted({config.providers[name].pool for name in routed}))
+    return tuple(sorted({config.providers[name].pool for name in config.routed_names}))
 
 
 def secret_variables(config: Config) -> frozenset[str]:
@@ -22,11 +20,7 @@ def secret_variables(config: Config) -> frozenset[str]:
 
 def judged(config: Config, profile: Profile) -> dict[str, list[Verdict]]:
     """Judge the providers of every route by what stays as it is: profile, models, prices; not by who is alive."""
-    policies = Policies(profile)
-
-    def disclose(terms: ProviderTerms) -> Refuse | None:
-        return policies.disclose(Facts(operation="", is_clean=True), terms)
-
+    disclose = Policies(profile).disclose_clean
     return {name: explain(config, Needs.any_of(name), disclose=disclose, standings={}) for name in config.operations}
 
 

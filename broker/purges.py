@@ -69,7 +69,8 @@ class Purges:
         for attempt, purge in zip(attempts, answers, strict=True):
             await self._state(attempt, purge, copies)
             if attempt.is_open:
-                await self._attempts.failed(attempt.id, ProviderFailure(FailureKind.CANCELED))
+                canceled = await self._attempts.failed(attempt.id, ProviderFailure(FailureKind.CANCELED))
+                self._metrics.attempt_ended(canceled)
 
     async def _outside(self, job_id: UUID) -> list[Attempt]:
         attempts = [attempt for attempt in await self._attempts.of_job(job_id) if attempt.is_outside]
@@ -79,7 +80,7 @@ class Purges:
         if job is None or job.outcome is not Outcome.SUCCEEDED:
             return attempts
         # Whoever decided died before it could say so of the attempt that delivered: the last one.
-        await self._attempts.succeeded(attempts[-1].id, cost_usd=None)
+        self._metrics.attempt_ended(await self._attempts.succeeded(attempts[-1].id, cost_usd=None))
         delivered = msgspec.structs.replace(attempts[-1], state=AttemptState.SUCCEEDED, ended_at=job.decided_at)
         return [*attempts[:-1], delivered]
 

@@ -19,6 +19,15 @@ LOOK_EVERY_S = 1.0
 Stamp = tuple[int, int, int]
 
 
+def stamp_of(path: Path) -> Stamp:
+    """Return what differs when a file was written again; a file that is not there has a stamp as well."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 class LiveConfig:
     """
     The configuration that holds at this moment; whoever works with one keeps it, so that running jobs are undisturbed.
@@ -29,7 +38,7 @@ class LiveConfig:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or DEFAULT_FILE
         self.check: Callable[[Config], Awaitable[None]] | None = None
-        self._stamp = self._look()
+        self._stamp = stamp_of(self._path)
         self._asked = asyncio.Event()
         self._listeners: list[Callable[[Config], None]] = []
         self.current = load_config(self._path)
@@ -40,7 +49,7 @@ class LiveConfig:
 
     async def reload(self) -> bool:
         """Read the file again; False, and the old configuration stays, where it is wrong."""
-        self._stamp = self._look()
+        self._stamp = stamp_of(self._path)
         try:
             config = load_config(self._path)
             if self.check is not None:
@@ -68,13 +77,6 @@ class LiveConfig:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._asked.wait()
-            if self._asked.is_set() or self._look() != self._stamp:
+            if self._asked.is_set() or stamp_of(self._path) != self._stamp:
                 self._asked.clear()
                 await self.reload()
-
-    def _look(self) -> Stamp:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return 0, 0, 0
-        return found.st_mtime_ns, found.st_ino, found.st_size

@@ -73,9 +73,8 @@ class Rescue:
         """Let a job that nobody claims wait elsewhere: its pool is congested, or its workers are gone."""
         if waiting.was_tried or waiting.operation not in OPERATIONS:
             return
-        needs = Needs(operation=waiting.operation, parameters=waiting.parameters, pictures=waiting.pictures)
         try:
-            pool = await self._fleet.pool_for(needs, job_id=waiting.id)
+            pool = await self._fleet.pool_for(_needs(waiting), job_id=waiting.id)
         except (OperationUnavailable, Refused):
             return  # it waits for its deadline: a worker may come back
         job = await self._jobs.move(waiting, pool) if pool != waiting.pool else None
@@ -114,6 +113,12 @@ class Rescue:
             await self._bell.ring(job.id, fence=job.fence, pool=job.pool)
         except QueueUnavailable:
             log.warning("bell_not_rung", job_id=str(job.id))
+
+
+def _needs(waiting: Waiting) -> Needs:
+    # What was typed cannot be read here; who takes no text must not get the job, or it would go round between them.
+    texts = dict.fromkeys(OPERATIONS[waiting.operation].texts if waiting.has_texts else (), "typed")
+    return Needs(operation=waiting.operation, parameters={**waiting.parameters, **texts}, pictures=waiting.pictures)
 
 
 def _overdue_code(job: Job) -> str:

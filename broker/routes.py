@@ -27,7 +27,9 @@ INHOUSE_MODELS: dict[str, dict[str, Model]] = {
 }
 """What each in-house model runs, and which parameters it knows; the models themselves are the workers' business."""
 
-Name = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,31}$")]
+NAME = "[a-z][a-z0-9_]{0,31}"
+"""What a provider or a pool may be called."""
+Name = Annotated[str, msgspec.Meta(pattern=f"^{NAME}$")]
 MAX_WEIGHT = 1000
 Weight = Annotated[int, msgspec.Meta(ge=1, le=MAX_WEIGHT)]
 Tier = Annotated[dict[str, Weight], msgspec.Meta(min_length=1)]
@@ -191,9 +193,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the providers that are no workers of ours."""
         return {name: p for name, p in self.providers.items() if isinstance(p, OutsideProvider)}
 
+    @property
+    def routed_names(self) -> frozenset[str]:
+        """Name the providers that a route leads to."""
+        return frozenset(name for route in self.routes.values() for name in route.providers)
+
     def of_pool(self, pool: str) -> dict[str, Provider]:
         """Return the routed providers that the workers of a pool run."""
-        routed = {name for route in self.routes.values() for name in route.providers}
+        routed = self.routed_names
         return {name: p for name, p in self.providers.items() if p.pool == pool and name in routed}
 
 

@@ -8,7 +8,6 @@ provider that cannot take a picture or a parameter is no candidate, so that no j
 import random
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from uuid import UUID
 
 import msgspec
 
@@ -87,7 +86,11 @@ def explain(
     standings: Mapping[str, Standing],
     seed: int = 0,
 ) -> list[Verdict]:
-    """Judge every provider of an operation's route: candidates first, in the order in which they are tried."""
+    """
+    Judge every provider of an operation's route: candidates first, in the order in which they are tried.
+
+    One seed is one order, in every process, while the providers stand the same.
+    """
     route = config.route(needs.operation)
     if route is None:
         return []
@@ -98,14 +101,6 @@ def explain(
         for name in _drawn(route.tiers[tier], drawn)
     ]
     return sorted(judged, key=lambda verdict: (bool(verdict.reason), verdict.turn))
-
-
-def candidates(
-    config: Config, needs: Needs, *, disclose: Disclose, standings: Mapping[str, Standing], job_id: UUID
-) -> list[str]:
-    """Name the providers to try, in order; the same order for a job in every process while they stand the same."""
-    verdicts = explain(config, needs, disclose=disclose, standings=standings, seed=job_id.int)
-    return [verdict.provider for verdict in verdicts if not verdict.reason]
 
 
 def _judge(

@@ -120,7 +120,7 @@ async def _close(services: Services) -> None:
 
 def live_config(settings: Settings) -> LiveConfig:
     """Read lethe.toml, and be ready to read it again; raise ConfigInvalid."""
-    return LiveConfig(Path(settings.config_file) if settings.config_file else None)
+    return LiveConfig(settings.config_path)
 
 
 def _wire(

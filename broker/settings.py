@@ -51,6 +51,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
         return self.slots or (RELAY_SLOTS if is_relay else MODEL_SLOTS)
 
     @property
+    def config_path(self) -> Path | None:
+        """Where lethe.toml lies; None for the one that ships with Lethe."""
+        return Path(self.config_file) if self.config_file else None
+
+    @property
     def models_dir(self) -> Path:
         """Where the weights lie."""
         return Path(self.data_dir) / "models"

@@ -37,12 +37,8 @@ class Slots:
         """Let go of a slot; nothing happens where there is none."""
         await self._link.ask(lambda: self._link.redis.zrem(_key(provider), str(attempt_id)))
 
-    async def in_use(self, provider: str) -> int:
-        """Count the slots of one provider that are taken; 0 while Redis is away."""
-        return (await self.in_use_of([provider]))[provider]
-
-    async def in_use_of(self, providers: Sequence[str]) -> dict[str, int]:
-        """Count those of several in one round trip."""
+    async def in_use(self, providers: Sequence[str]) -> dict[str, int]:
+        """Count the slots that are taken, in one round trip; 0 while Redis is away."""
         keys = [_key(provider) for provider in providers]
         counts = await self._link.ask(lambda: self._count(keys=keys)) if keys else None
         return dict(zip(providers, counts or [0] * len(providers), strict=True))

@@ -120,7 +120,7 @@ class Stack:
     def _read_settings(self) -> None:
         self.settings = load_settings({**self._environment, **self._settings_of_children()})
         load_profile(self.settings.profile)
-        load_config(Path(self.settings.config_file) if self.settings.config_file else None)
+        load_config(self.settings.config_path)
 
     async def _start(self, supervisor: Supervisor) -> None:
         self._report("Postgres and Redis answer")

@@ -80,6 +80,10 @@ class Policies:
         refusals = (policy.disclose(facts, terms) for policy in self._policies)
         return next((refusal for refusal in refusals if refusal), None)
 
+    def disclose_clean(self, terms: ProviderTerms) -> Refuse | None:
+        """Ask the same of a picture that was rebuilt from its pixels, whatever is to be done with it."""
+        return self.disclose(Facts(operation="", is_clean=True), terms)
+
     def settle(self, ending: Ending) -> Destroy:
         """Ask what has to be destroyed before the job may be final."""
         return reduce(Destroy.also, (policy.settle(ending) for policy in self._policies))

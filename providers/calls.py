@@ -113,7 +113,8 @@ async def order(client: httpx.AsyncClient, method: str, url: str, *, within_s: f
     Send a request that makes the provider work, once.
 
     Raises NETWORK with `is_unsent` where no connection was made, UNCERTAIN where the request may have arrived and no
-    whole answer came back. `within_s` bounds the wait; 0 leaves the client's own time.
+    whole answer came back, BAD_OUTPUT where the answer is too long. `within_s` bounds the wait; 0 leaves the client's
+    own time.
     """
     try:
         return await _exchange(client, method, url, within_s, content)
@@ -183,7 +184,8 @@ async def _exchange(
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
-                    raise httpx.ReadError("too long")
+                    # Neither lost nor uncertain: asked again, it would be as long.
+                    raise ProviderFailure(FailureKind.BAD_OUTPUT, "answer_too_long")
             return Reply(status=answer.status_code, headers=answer.headers, body=bytes(body))
     finally:
         if answer is not None:

@@ -3,7 +3,8 @@ The Open Inference Protocol v2: Triton, KServe, MLServer and others on machines 
 
 Every key of a model's `input` is an input tensor; "$image" is the encoded file. With the binary extension (Triton,
 KServe) it travels as it is, as one BYTES element or, where `datatype = "UINT8"` says so, as a row of bytes. Without it
-(`binary = false`: MLServer) it is a base64 string. An answer may come in either form.
+(`binary = false`: MLServer) it is a base64 string. An answer may come in either form; `output` points to one of its
+tensors, "/" and the name, and may be left out where there is one only.
 
     [provider.rack]
     adapter = "kserve"
@@ -13,7 +14,7 @@ KServe) it travels as it is, as one BYTES element or, where `datatype = "UINT8"`
     [provider.rack.operation.upscale]
     model = "upscaler"
     input = { image = "$image", scale = "$scale:2" }
-    output = "picture"
+    output = "/picture"
     options = { inputs = { image = { shape = [1, 1] }, scale = { shape = [1, 1], datatype = "INT32" } } }
 
 KServe's own Python server (0.21) cannot read pictures as BYTES, and then writes them into its log: name UINT8 there.
@@ -99,7 +100,8 @@ class KServe(Inline):
         reply = await calls.order(self._http, "POST", path, within_s=task.deadline_s, **content)
         if not reply.is_ok:
             raise _refusal(reply)
-        pictures = pictures_in(reply.body, reply.headers.get(LENGTH), name=model.output, attempt=task.attempt)
+        name = _output_name(model)
+        pictures = pictures_in(reply.body, reply.headers.get(LENGTH), name=name, attempt=task.attempt)
         return Snapshot(progress=Progress.SUCCEEDED, outputs=tuple(Output(data=picture) for picture in pictures))
 
     async def healthy(self) -> None:
@@ -168,11 +170,16 @@ def _tensor(name: str, value: Any, options: ModelOptions) -> tuple[dict[str, Any
 def _wanted(model: Model, options: ModelOptions) -> dict[str, Any]:
     binary = {"binary_data_output": True} if options.binary else {}
     parameters: dict[str, Any] = {**options.parameters, **binary}
-    output = {"name": model.output, "parameters": {"binary_data": True}} if options.binary else {"name": model.output}
+    name = _output_name(model)
+    output = {"name": name, "parameters": {"binary_data": True}} if options.binary else {"name": name}
     return {
         **({"parameters": parameters} if parameters else {}),
-        **({"outputs": [output]} if model.output else {}),
+        **({"outputs": [output]} if name else {}),
     }
+
+
+def _output_name(model: Model) -> str:
+    return model.output.removeprefix("/").replace("~1", "/").replace("~0", "~")
 
 
 def _refusal(reply: Reply) -> ProviderFailure:

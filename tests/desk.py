@@ -105,6 +105,7 @@ def _again(failure: ProviderFailure) -> ProviderFailure:
         after_s=failure.after_s,
         is_unsent=failure.is_unsent,
         is_unanswered=failure.is_unanswered,
+        cost_usd=failure.cost_usd,
     )
 
 

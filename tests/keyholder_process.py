@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from broker.frames import KEY_BYTES
+from broker.prctl import die_with_parent
 from broker.secret_memory import random_into
 from broker.store.keys import Keyholder
 
@@ -28,7 +29,12 @@ class KeyholderProcess:
     def start(self) -> None:
         command = [sys.executable, "-m", "broker.keyholder", "--socket", self.socket_path, *self._options]
         with self.log_path.open("ab") as output:
-            self.running = subprocess.Popen(command, stdout=output, stderr=output)
+            self.running = subprocess.Popen(
+                command,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- it calls prctl and setrlimit, and takes no lock
+            )
         deadline_s = time.monotonic() + 10
         while not self.answers():
             if self.running.poll() is not None or time.monotonic() > deadline_s:

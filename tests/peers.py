@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from broker.prctl import die_with_parent
+
 ROOT = Path(__file__).parents[1]
 PEERS_PYTHON = ROOT / ".peers" / "bin" / "python"
 READY_WITHIN_S = 60.0
@@ -72,6 +74,7 @@ def running_peer(
             stdout=output,
             stderr=output,
             start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- it calls prctl and setrlimit, and takes no lock
         )
     peer = Peer(url=f"http://127.0.0.1:{port}", log=log, process=process)
     try:

@@ -1,4 +1,4 @@
-"""Lethe's own processes for tests, under their guard, as an operator starts them."""
+"""Lethe's own processes for tests, under their guard, as an operator starts them; they end with whoever runs tests."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from broker.prctl import die_with_parent
 from broker.settings import Settings
 from tests.checks import leaks
 from tests.stack import environment_of
@@ -24,7 +25,13 @@ class LetheProcess:
 
     def start(self) -> None:
         with self.log_path.open("ab") as output:
-            self.running = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
+            self.running = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- it calls prctl and setrlimit, and takes no lock
+            )
 
     @property
     def log(self) -> str:

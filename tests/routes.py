@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from broker.routes import Config, InhouseProvider, OutsideProvider, Provider, Route
-from broker.routing import Needs, Standing, candidates
+from broker.routing import Disclose, Needs, Standing, explain
 from policies.base import ProviderTerms, Refuse
 from providers.base import Exposure, Model
 from providers.registry import ADAPTERS
@@ -49,7 +48,13 @@ def anybody(terms: ProviderTerms) -> Refuse | None:
 
 
 def ranked(
-    config: Config, needs: Needs = EDIT, *, job: int = 1, standings: Mapping[str, Standing] | None = None
+    config: Config,
+    needs: Needs = EDIT,
+    *,
+    job: int = 1,
+    standings: Mapping[str, Standing] | None = None,
+    disclose: Disclose = anybody,
 ) -> list[str]:
-    """The candidates of one job, where no policy objects."""
-    return candidates(config, needs, disclose=anybody, standings=standings or {}, job_id=UUID(int=job))
+    """The candidates of one job, where no policy objects unless one is given."""
+    verdicts = explain(config, needs, disclose=disclose, standings=standings or {}, seed=job)
+    return [verdict.provider for verdict in verdicts if not verdict.reason]

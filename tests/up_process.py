@@ -11,10 +11,11 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from broker.prctl import die_with_parent
 from tests.stack import DATA
 
 REPOSITORY = Path(__file__).parents[1]
@@ -89,7 +90,7 @@ class UpProcess:
             stdout=inner,
             stderr=inner,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 -- one system call, no lock
+            preexec_fn=_own_terminal(),  # noqa: PLW1509 -- a few system calls, no lock
         )
         os.close(inner)
 
@@ -142,6 +143,16 @@ class UpProcess:
             return False
         self.output += received.decode(errors="replace").replace("\r\n", "\n")
         return bool(received)
+
+
+def _own_terminal() -> Callable[[], None]:
+    end_with_us = die_with_parent(signal.SIGKILL)
+
+    def in_child() -> None:
+        end_with_us()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    return in_child
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from broker.sniff import ImageKind
 from providers.base import File, Pixels, Upload
 from providers.failures import FailureKind, ProviderFailure
 from workers.images.zygote import Zygote
-from workers.plaintext import overwrite
+from workers.plaintext import let_go
 
 QUALITIES: Final = (95, 90, 80, 70)
 """Tried one after the other until a file is small enough; below the last one a provider would work on artefacts."""
@@ -36,7 +36,7 @@ async def clean_file(
         upload = await zygote.encode(pixels, kind=kind, quality=quality)
         if upload.size_bytes <= max_bytes:
             return _file(upload, kind, pixels)
-        overwrite(upload.fd)
+        let_go(upload.fd)
     raise ProviderFailure(FailureKind.UNSUPPORTED, "picture_too_large", is_unsent=True)
 
 

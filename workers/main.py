@@ -34,6 +34,7 @@ from workers.seats import Seats
 log = structlog.get_logger()
 
 DRAIN_S = 3.0  # shorter than what a supervisor waits; what has not ended by then is handed back
+ORDERS_DRAIN_S = 200.0  # longer than any order: one that is dropped may be done and paid for, and nobody ever knows
 MOST_CHILDREN = 4
 
 
@@ -73,8 +74,15 @@ async def _serve(
     services: Services, zygote: Zygote, adapters: Adapters, *, pool: str, slots: int, stopping: asyncio.Event
 ) -> None:
     seats = Seats(services.slots)
-    job_run = JobRun(services, _attempts(services, zygote, adapters, seats))
-    runner = Runner(services, attempt=job_run.attempt, conclude=job_run.conclude, slots=slots)
+    attempts = _attempts(services, zygote, adapters, seats)
+    job_run = JobRun(services, attempts)
+    runner = Runner(
+        services,
+        attempt=job_run.attempt,
+        conclude=job_run.conclude,
+        is_ordering=attempts.is_ordering,
+        slots=slots,
+    )
     engine = asyncio.create_task(WakingWorker(services, runner, pool=pool).main())
     loops = _background(services, adapters, seats)
     with _metrics_server(services):
@@ -84,7 +92,7 @@ async def _serve(
         is_broken = engine.done()
         engine.cancel()
         await asyncio.gather(engine, return_exceptions=True)
-        await runner.drain(within_s=DRAIN_S)
+        await runner.drain(within_s=DRAIN_S, orders_within_s=ORDERS_DRAIN_S)
         for task in loops:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)

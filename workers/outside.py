@@ -6,20 +6,17 @@ claims the job after a crash goes on waiting under it, and orders nothing twice.
 """
 
 import asyncio
-import hashlib
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 import structlog
 
-from broker.attempts import Attempt
+from broker.attempts import Attempt, hook_hash
 from broker.jobs import Job, Outcome, Output
 from broker.services import Services
 from broker.store.attempts import NewAttempt
-from policies.base import Facts
 from providers.base import File, Handle, Part, Snapshot, Task
 from providers.download import EXPIRED, Fetched
 from providers.failures import FailureKind, ProviderFailure
@@ -65,12 +62,18 @@ class Outside:
         self._zygote = zygote
         self._results = results
         self._seats = seats
-        self._waiting = Waiting(services)
+        self._waiting = Waiting(services.hints)
         self._opening = asyncio.Semaphore(pictures_at_once)
+        self._orders: dict[UUID, OrderListener] = {}
         # A provider whose files come slowly holds up no other.
         self._fetching = defaultdict[str, asyncio.Semaphore](
             lambda: asyncio.Semaphore(pictures_at_once * FETCHES_PER_PICTURE)
         )
+
+    def is_ordering(self, job_id: UUID) -> bool:
+        """Whether an order of this job was begun that no other worker could go on with: it has no handle yet."""
+        listener = self._orders.get(job_id)
+        return listener is not None and not listener.has_id
 
     async def run(self, work: Work, name: str, *, resumed: Attempt | None) -> Ending | HandOver:
         """Return a success or where the job goes on; raise ProviderFailure once its row says so, or Stopped."""
@@ -83,17 +86,22 @@ class Outside:
         async with self._seats.taken(name, attempt_id, limit=limit) as is_seated:
             if not is_seated:
                 return HandOver(pool=work.job.pool, after_s=FULL_AGAIN_S)
-            began_s = time.monotonic()
-            listener = OrderListener(self._services, work.job, attempt_id)
             try:
-                ending = await self._attempt(work, outlet, attempt_id, resumed, listener=listener)
-            except ProviderFailure as exc:
-                # What an upload or an earlier claim has sent is there, though this order was not.
-                exc.is_unsent = exc.is_unsent and resumed is None and not listener.is_told
-                await self._failed(work, outlet, attempt_id, exc)
-                raise
-            await self._succeeded(work, outlet, ending, took_s=time.monotonic() - began_s)
-            return ending
+                return await self._attempted(work, outlet, attempt_id, resumed)
+            finally:
+                self._orders.pop(work.job.id, None)
+
+    async def _attempted(self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None) -> Ending:
+        listener = OrderListener(self._services, work.job, attempt_id)
+        try:
+            ending = await self._attempt(work, outlet, attempt_id, resumed, listener=listener)
+        except ProviderFailure as exc:
+            # What an upload or an earlier claim has sent is there, though this order was not.
+            exc.is_unsent = exc.is_unsent and resumed is None and not listener.is_told
+            await self._failed(outlet, attempt_id, exc)
+            raise
+        await self._services.breaker.report(outlet.name, None)
+        return ending
 
     async def _attempt(
         self, work: Work, outlet: Outlet, attempt_id: UUID, resumed: Attempt | None, *, listener: OrderListener
@@ -113,9 +121,11 @@ class Outside:
             try:
                 files = await self._clean_files(work, outlet, plaintext)
             except ProviderFailure as exc:
-                await self._stores.attempts.failed_here(work.job, attempt_id, provider=outlet.name, failure=exc)
+                ended = await self._stores.attempts.failed_here(work.job, attempt_id, provider=outlet.name, failure=exc)
+                self._services.metrics.attempt_ended(ended)
                 raise
             token = self._hook_token(outlet)
+            self._orders[work.job.id] = listener
             await self._stores.attempts.begin(work.job, _row(work, outlet, attempt_id, token=token, files=files))
             return await self._submit(work, outlet, attempt_id, listener, files=files, token=token)
 
@@ -178,7 +188,7 @@ class Outside:
             return await self._submit(work, outlet, attempt.id, listener, files=files, token="")
 
     async def _clean_files(self, work: Work, outlet: Outlet, plaintext: Plaintext) -> list[File]:
-        self._ask_policies(work.job, outlet)
+        self._ask_policies(outlet)
         async with self._opening:
             return await self._opened(work, outlet, plaintext)
 
@@ -201,11 +211,9 @@ class Outside:
             plaintext.destroy(pixels.fd)
         return files
 
-    def _ask_policies(self, job: Job, outlet: Outlet) -> None:
+    def _ask_policies(self, outlet: Outlet) -> None:
         # What is made below is a clean file, and nothing else is ever sent.
-        refusal = self._services.policies.disclose(
-            Facts(operation=job.operation, is_clean=True), outlet.configured.terms
-        )
+        refusal = self._services.policies.disclose_clean(outlet.configured.terms)
         if refusal is not None:
             raise Stopped(failed(refusal.code))
 
@@ -234,18 +242,9 @@ class Outside:
         async with self._fetching[outlet.name]:
             return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
 
-    async def _succeeded(self, work: Work, outlet: Outlet, ending: Ending, *, took_s: float) -> None:
-        told = ending.paid.cost_usd if ending.paid is not None else None
-        cost_usd = _expected_usd(work, outlet) if told is None else told
-        self._services.metrics.attempt_ended(outlet.name, None, cost_usd=cost_usd, took_s=took_s)
-        await self._services.breaker.report(outlet.name, None)
-
-    async def _failed(self, work: Work, outlet: Outlet, attempt_id: UUID, failure: ProviderFailure) -> None:
+    async def _failed(self, outlet: Outlet, attempt_id: UUID, failure: ProviderFailure) -> None:
         log.info("provider_failed", attempt=str(attempt_id), provider=outlet.name, code=failure.kind)
-        await self._stores.attempts.failed(attempt_id, failure)
-        expected = 0.0 if failure.is_unsent else _expected_usd(work, outlet)
-        cost_usd = expected if failure.cost_usd is None else failure.cost_usd
-        self._services.metrics.attempt_ended(outlet.name, failure.kind, cost_usd=cost_usd)
+        self._services.metrics.attempt_ended(await self._stores.attempts.failed(attempt_id, failure))
         await self._services.breaker.report(outlet.name, failure.kind, after_s=failure.after_s)
 
 
@@ -256,10 +255,6 @@ def _is_passing(failure: ProviderFailure, *, has_handle: bool) -> bool:
     return failure.kind in {FailureKind.NETWORK, FailureKind.TIMEOUT}
 
 
-def _expected_usd(work: Work, outlet: Outlet) -> float:
-    return outlet.configured.models[work.job.operation].cost_usd
-
-
 def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Sequence[File]) -> NewAttempt:
     configured = outlet.configured
     return NewAttempt(
@@ -268,9 +263,9 @@ def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Seq
         exposure=configured.exposure,
         retention_s=configured.retention_s,
         deletes=configured.deletes,
-        expected_usd=_expected_usd(work, outlet),
+        expected_usd=configured.models[work.job.operation].cost_usd,
         parts=(*((Part.UPLOAD,) if files else ()), Part.OUTPUT, Part.RECORD),
-        hook_hash=hashlib.sha256(token.encode()).digest() if token else None,
+        hook_hash=hook_hash(token) if token else None,
     )
 
 

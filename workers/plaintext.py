@@ -5,7 +5,7 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from broker.secret_memory import wipe
+from providers.memory import overwrite
 
 
 class Plaintext:
@@ -37,14 +37,13 @@ class Plaintext:
         if descriptor not in self._descriptors:
             return
         self._descriptors.remove(descriptor)
-        overwrite(descriptor)
+        let_go(descriptor)
 
 
-def overwrite(descriptor: int) -> None:
+def let_go(descriptor: int) -> None:
     """Overwrite shared memory, give it back, and close its descriptor."""
     try:
-        with mapped(descriptor, writable=True) as view:
-            wipe(view)
+        overwrite(descriptor)
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)

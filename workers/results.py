@@ -16,7 +16,7 @@ from workers.images.errors import EncodingFailed, InvalidImage
 from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
 from workers.outputs import Made, keep_output
-from workers.plaintext import Plaintext, mapped, overwrite
+from workers.plaintext import Plaintext, let_go, mapped
 
 MAX_OUTPUTS = 16
 RGBA = 4
@@ -105,4 +105,4 @@ def output_kind(media_type: str, pixels: Pixels) -> ImageKind:
 def destroy_all(fetched: Sequence[Fetched]) -> None:
     """Overwrite and close what is not kept after all."""
     for file in fetched:
-        overwrite(file.fd)
+        let_go(file.fd)

@@ -1,6 +1,7 @@
 """One job's way along its route: provider after provider, as the kinds of their failures allow, until one delivers."""
 
 import asyncio
+from uuid import UUID
 
 import structlog
 
@@ -31,6 +32,10 @@ class Attempts:
     def is_here(self, provider: str) -> bool:
         """Whether this worker runs a provider."""
         return self._adapters.get(provider) is not None
+
+    def is_ordering(self, job_id: UUID) -> bool:
+        """Whether a job waits for the answer to an order that nobody else could wait for."""
+        return self._outside.is_ordering(job_id)
 
     async def run(self, work: Work, provider: str, *, resumed: Attempt | None) -> Ending | HandOver:
         """Run a job at a provider once, or go on with an attempt that is under way there."""
@@ -121,7 +126,7 @@ class RouteWalk:
     async def _first(self, ranked: list[str]) -> str:
         """Choose the first that takes work; one that is to be found out about lets one job at a time through."""
         for name in ranked:
-            if self._config.providers[name].adapter == "inhouse" or await self._services.breaker.may_try(name):
+            if name not in self._config.outside or await self._services.breaker.may_try(name):
                 return name
         return ranked[0]  # unhealthy last, and never nobody
 

@@ -63,7 +63,8 @@ class JobRun:
         result = AttemptResult(ending.outcome.value)
         self._services.metrics.attempts.labels(operation=job.operation, result=result).inc()
         if ending.paid is not None:
-            await self._stores.attempts.succeeded(ending.paid.attempt, cost_usd=ending.paid.cost_usd)
+            ended = await self._stores.attempts.succeeded(ending.paid.attempt, cost_usd=ending.paid.cost_usd)
+            self._services.metrics.attempt_ended(ended)
         await self._services.settler.settle_or_postpone(settling, let_go=held)
         return None
 

@@ -19,19 +19,25 @@ from workers.outcomes import Ending, HandOver
 log = structlog.get_logger()
 
 RELEASE_AGAIN_S = 0.5
+LOOK_AGAIN_S = 0.2
 HAND_BACK_AFTER_S = 0.5
 
 Attempt = Callable[[Job], Awaitable[Ending | HandOver]]
 Conclude = Callable[[Job, Ending | HandOver], Awaitable[None]]
+IsOrdering = Callable[[UUID], bool]
+"""Whether a job was ordered of somebody whose answer alone can tell what became of it."""
 
 
 class Runner:
     """Claims jobs while there is room, runs each under the lease, and stops those that are no longer ours."""
 
-    def __init__(self, services: Services, *, attempt: Attempt, conclude: Conclude, slots: int) -> None:
+    def __init__(
+        self, services: Services, *, attempt: Attempt, conclude: Conclude, is_ordering: IsOrdering, slots: int
+    ) -> None:
         self._services = services
         self._attempt = attempt
         self._conclude = conclude
+        self._is_ordering = is_ordering
         self._slots = slots
         self._tasks: set[asyncio.Task[None]] = set()
         self._attempts: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
@@ -80,14 +86,25 @@ class Runner:
         self._attempts[job.id] = job, task
         task.add_done_callback(partial(self._leave, job.id))
 
-    async def drain(self, *, within_s: float) -> None:
-        """Take nothing more; let what runs finish, then hand back what has not."""
+    async def drain(self, *, within_s: float, orders_within_s: float) -> None:
+        """Take nothing more; let what runs finish, then hand back what has not, and orders once they can be resumed."""
         self._is_draining = True
+        loop = asyncio.get_running_loop()
+        orders_until_s = loop.time() + orders_within_s
+        await self._any_ends(within_s, asyncio.ALL_COMPLETED)
+        while self._tasks and loop.time() < orders_until_s:
+            # What is not among the attempts any more is being decided, or handed back.
+            for job, task in list(self._attempts.values()):
+                if not self._is_ordering(job.id):
+                    task.cancel()
+            await self._any_ends(LOOK_AGAIN_S, asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _any_ends(self, within_s: float, how_many: str) -> None:
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=within_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.wait(self._tasks, timeout=within_s, return_when=how_many)
 
     async def _run(self, job: Job) -> None:
         assert job.owner is not None

@@ -8,6 +8,7 @@ import structlog
 
 from broker.changes import heard
 from broker.errors import Unavailable
+from broker.hints import Hints
 from broker.jobs import Job
 from broker.services import Services
 from providers.base import Handle, Progress, Provider, Snapshot
@@ -39,6 +40,11 @@ class OrderListener:
         self.is_told = False
         """Whether the provider's adapter says that something is there."""
 
+    @property
+    def has_id(self) -> bool:
+        """Whether the order can be asked for."""
+        return self.handle is not None and bool(self.handle.id)
+
     async def accepted(self, handle: Handle) -> None:
         """Store what is there from now on."""
         self.is_told = True
@@ -68,8 +74,8 @@ class OrderListener:
 class Waiting:
     """Waits for orders."""
 
-    def __init__(self, services: Services) -> None:
-        self._hints = services.hints
+    def __init__(self, hints: Hints) -> None:
+        self._hints = hints
 
     async def until_done(
         self, provider: Provider, attempt_id: UUID, listener: OrderListener, snapshot: Snapshot

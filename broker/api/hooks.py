@@ -1,7 +1,6 @@
 """Hints from providers over HTTP: a random token says which attempt has news; nothing else of a hint is believed."""
 
 import asyncio
-import hashlib
 import re
 
 from litestar import Response, post
@@ -9,6 +8,7 @@ from litestar.exceptions import InternalServerException, NotFoundException
 from litestar.params import FromPath
 
 from broker.api.deps import HttpRequest, Wired
+from broker.attempts import hook_hash
 
 MAX_BODY_BYTES = 1 << 20
 READ_WITHIN_S = 5.0
@@ -25,7 +25,7 @@ async def take_hint(token: FromPath[str], request: HttpRequest, services: Wired)
     """
     if not _TOKEN.fullmatch(token):
         raise NotFoundException
-    attempt_id = await services.stores.attempts.find_by_hook(hashlib.sha256(token.encode()).digest())
+    attempt_id = await services.stores.attempts.find_by_hook(hook_hash(token))
     if attempt_id is not None:
         await services.hints.publish(attempt_id)
     is_read = await _read_past(request)

@@ -30,7 +30,7 @@ async def look_at_providers(services: Services) -> dict[str, ProviderFigures]:
     """Ask Redis how the providers outside stand; while it is away they all take work, and nothing runs there."""
     outside = services.config.current.outside
     standings = await services.breaker.standings(list(outside))
-    in_use = await services.slots.in_use_of(list(outside))
+    in_use = await services.slots.in_use(list(outside))
     return {
         name: ProviderFigures(state=standings[name].state, slots=provider.concurrency, in_use=in_use[name])
         for name, provider in outside.items()

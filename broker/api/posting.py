@@ -107,8 +107,8 @@ async def _take_form(
         async with _in_time(services):
             data = await form.job()
         submission = _submission(data, request, caller, key)
-        pictures = find_operation(submission.operation).pictures
-        find_operation(submission.operation).require_pictures(max(1, pictures.min))
+        operation = find_operation(submission.operation)
+        operation.require_pictures(max(1, operation.pictures.min))
         return await services.intake.deliver(submission, Delivery(body, form.pictures()))
 
 

@@ -15,7 +15,6 @@ from broker.operations import OPERATIONS
 from broker.parameters import Text, Value, read_mapping, read_pairs
 from broker.routes import Config
 from broker.routing import Needs, Standing, Verdict, explain
-from policies.base import Facts
 from policies.registry import Policies, load_profile
 from policies.toml_file import ConfigInvalid
 
@@ -50,7 +49,7 @@ def check_command(file: Path | None, *, secrets: bool) -> None:
         sys.exit(1)
     found = f"{len(config.providers)} providers, {len(config.routes)} routes"
     say(f"{file or DEFAULT_FILE.name} is valid: {found}{', every secret is there' if secrets else ''}.")
-    for name in sorted(set(config.outside) - {name for route in config.routes.values() for name in route.providers}):
+    for name in sorted(config.outside.keys() - config.routed_names):
         say(f"No route names {name}: nothing goes there.")
 
 
@@ -109,7 +108,7 @@ def explain_command(
     verdicts = explain(
         config,
         needs,
-        disclose=lambda terms: policies.disclose(Facts(operation=operation, is_clean=True), terms),
+        disclose=policies.disclose_clean,
         standings=standings_of(shared),
     )
     for line in lines_of(verdicts, shared):

@@ -86,7 +86,7 @@ async def look(config: Config, redis_url: str) -> Shared | None:
     try:
         await Bell(redis).ping()
         names = list(config.outside)
-        return await Breaker(redis).standings(names), await Slots(redis).in_use_of(names)
+        return await Breaker(redis).standings(names), await Slots(redis).in_use(names)
     except QueueUnavailable:
         return None
     finally:

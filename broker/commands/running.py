@@ -95,8 +95,8 @@ def work_command(pool: str) -> NoReturn:
     \b
     Example:  LETHE_SLOTS=2 lethe work gpu
     """
-    file = check_settings().config_file
-    known = pools(checked(load_config, Path(file) if file else None))
+    file = check_settings().config_path
+    known = pools(checked(load_config, file))
     if pool not in known:
         raise click.ClickException(
             f"no route of {file or 'the shipped lethe.toml'} leads to a provider in the pool {pool!r}; there is "

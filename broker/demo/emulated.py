@@ -15,7 +15,7 @@ from broker.config import load_config
 from broker.demo.wire import Request, Sent
 from broker.routes import OutsideProvider
 from broker.settings import inherited_environment
-from policies.base import Facts, Refuse
+from policies.base import Refuse
 from policies.registry import PROFILES, Policies, load_profile
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -147,8 +147,7 @@ class Emulator:
 
     def refused_by(self, profile: str) -> Refuse | None:
         """Ask a profile whether a clean picture may go there."""
-        facts = Facts(operation=self.emulated.operation, is_clean=True)
-        return Policies(load_profile(profile)).disclose(facts, self.provider.terms)
+        return Policies(load_profile(profile)).disclose_clean(self.provider.terms)
 
     async def sent(self) -> Sent:
         """Ask the emulator for every request that it has had."""

@@ -37,7 +37,7 @@ def settings_of(environment: dict[str, str]) -> tuple[Settings | None, list[Find
 def configuration(settings: Settings | None) -> Iterator[Finding]:
     """Look at lethe.toml and the profile."""
     try:
-        config = load_config(Path(settings.config_file) if settings and settings.config_file else None)
+        config = load_config(settings.config_path if settings else None)
         yield ok(f"lethe.toml: {', '.join(config.operations)}")
     except (ConfigInvalid, OSError) as exc:
         yield problem(str(exc), "correct that line; a wrong file is refused whole at start")

@@ -29,7 +29,7 @@ _NO_CONTENT: Final = 204
 async def providers(settings: Settings) -> AsyncGenerator[Finding, None]:
     """Look at everything that providers need; wrong files were named before, and silent stores are named elsewhere."""
     try:
-        config = load_config(Path(settings.config_file) if settings.config_file else None)
+        config = load_config(settings.config_path)
         profile = load_profile(settings.profile)
     except (ConfigInvalid, OSError):
         return
@@ -134,7 +134,7 @@ def _guarded(name: str, reference: str) -> Finding:
 
 async def hints(config: Config, public_url: str) -> AsyncGenerator[Finding, None]:
     """Whether providers that can tell that they are done are able to reach the broker."""
-    routed = {name for route in config.routes.values() for name in route.providers}
+    routed = config.routed_names
     telling = sorted(
         name for name, found in config.outside.items() if name in routed and found.adapter_terms.takes_hooks
     )

@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from broker.attempts import PURGE_FOR_S, Attempt, Disposition
+from broker.attempts import PURGE_FOR_S, Attempt, Disposition, Ended
 from broker.errors import IllegalTransition
 from broker.jobs import Job
 from broker.store.database import Database
@@ -55,30 +55,32 @@ class AttemptStore:
         if row is None:
             raise IllegalTransition(f"attempt of {job.id} at fence {job.fence}")
 
-    async def accepted(self, attempt_id: UUID, handle: Handle) -> bool:
-        """Keep a handle, whoever owns the job by now; False when the attempt was ended meanwhile."""
+    async def accepted(self, attempt_id: UUID, handle: Handle) -> None:
+        """Keep a handle, whoever owns the job by now, and whether or not the attempt was ended meanwhile."""
         kept = msgspec.to_builtins(handle)
-        row = await self._database.row(SQL["accepted"], attempt_id, kept, bool(handle.id), PURGE_FOR_S)
-        return row is not None and bool(row["is_open"])
+        await self._database.rows(SQL["accepted"], attempt_id, kept, bool(handle.id), PURGE_FOR_S)
 
-    async def succeeded(self, attempt_id: UUID, *, cost_usd: float | None) -> None:
-        """End an attempt well; without a cost the expected one stands. Idempotent."""
-        await self._database.row(SQL["end"], attempt_id, "succeeded", "", None, cost_usd, False)
+    async def succeeded(self, attempt_id: UUID, *, cost_usd: float | None) -> Ended | None:
+        """End an attempt well, without a cost at the expected one; None where it had ended before."""
+        return await self._end(attempt_id, "succeeded", "", None, cost_usd, False)
 
-    async def failed(self, attempt_id: UUID, failure: ProviderFailure) -> None:
-        """End an attempt badly; custody rows of what never left us are withdrawn. Idempotent."""
+    async def failed(self, attempt_id: UUID, failure: ProviderFailure) -> Ended | None:
+        """End an attempt badly, withdrawing custody rows of what never left us; None where it had ended before."""
         cost_usd = 0.0 if failure.is_unsent else failure.cost_usd
-        await self._database.row(
-            SQL["end"], attempt_id, "failed", failure.kind, failure.after_s, cost_usd, failure.is_unsent
-        )
+        return await self._end(attempt_id, "failed", failure.kind, failure.after_s, cost_usd, failure.is_unsent)
 
-    async def failed_here(self, job: Job, attempt_id: UUID, *, provider: str, failure: ProviderFailure) -> None:
+    async def _end(self, *values: object) -> Ended | None:
+        row = await self._database.row(SQL["end"], *values)
+        return None if row is None else _ended(row)
+
+    async def failed_here(self, job: Job, attempt_id: UUID, *, provider: str, failure: ProviderFailure) -> Ended:
         """Remember an attempt of which nothing has left us; IllegalTransition when the job is not ours any more."""
         row = await self._database.row(
             SQL["failed_here"], attempt_id, job.id, job.fence, provider, failure.kind, failure.after_s
         )
         if row is None:
             raise IllegalTransition(f"attempt of {job.id} at fence {job.fence}")
+        return _ended(row)
 
     async def of_job(self, job_id: UUID) -> list[Attempt]:
         """Return every attempt of a job, oldest first."""
@@ -118,6 +120,10 @@ class AttemptStore:
         row = await self._database.row(SQL["pending"])
         assert row is not None
         return int(row["attempts"])
+
+
+def _ended(row: asyncpg.Record) -> Ended:
+    return msgspec.convert({**row, "kind": row["kind"] or None}, Ended)
 
 
 def _attempt(row: asyncpg.Record) -> Attempt:

@@ -69,6 +69,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     parameters: dict[str, str | int]
     pictures: int
+    has_texts: bool
+    """Whether its user typed something, which only a worker can read."""
     was_tried: bool
     """Whether a provider has had it before."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import pytest
 
@@ -64,14 +65,13 @@ async def test_the_same_order_again_is_not_done_twice(provider: ComfyUI, emulato
         await provider.submit(wanted, heard)
     assert caught.value.kind is FailureKind.UNCERTAIN
     emulator.states = ["pending"]
-    other = make(emulator.url)
-    snapshot = await other.submit(wanted, heard)
-    assert snapshot.progress is not Progress.SUCCEEDED
-    assert (await finish(other, snapshot, heard)).outputs
-    assert (await other.submit(wanted, heard)).progress is Progress.SUCCEEDED
-    assert emulator.started == 1
-    assert len(emulator.requests("upload")) == 1
-    await other.aclose()
+    async with aclosing(make(emulator.url)) as other:
+        snapshot = await other.submit(wanted, heard)
+        assert snapshot.progress is not Progress.SUCCEEDED
+        assert (await finish(other, snapshot, heard)).outputs
+        assert (await other.submit(wanted, heard)).progress is Progress.SUCCEEDED
+        assert emulator.started == 1
+        assert len(emulator.requests("upload")) == 1
 
 
 async def test_a_server_that_chooses_ids_is_asked_by_its_own(provider: ComfyUI, emulator: ComfyEmulator) -> None:
@@ -121,9 +121,8 @@ async def test_saved_files_come_before_previews_and_a_pointer_chooses(emulator: 
     saved = [{"filename": name, "subfolder": "", "type": "output"} for name in ("words.txt", "a.png", "b.png")]
     emulator.shows = {"3": {"images": [{"filename": "way.png", "type": "temp"}]}, "9": {"images": saved, "text": ["x"]}}
     for output, most, expected in (("", 1, [b"a.png"]), ("", 4, [b"a.png", b"b.png"]), ("/3", 4, [b"way.png"])):
-        provider = make(emulator.url, output=output, max_outputs=most)
-        assert [found.data for found in (await run(provider, task(CASE))).outputs] == expected
-        await provider.aclose()
+        async with aclosing(make(emulator.url, output=output, max_outputs=most)) as provider:
+            assert [found.data for found in (await run(provider, task(CASE))).outputs] == expected
 
 
 async def test_a_file_that_is_not_there_is_no_output(emulator: ComfyEmulator, provider: ComfyUI) -> None:
@@ -134,11 +133,10 @@ async def test_a_file_that_is_not_there_is_no_output(emulator: ComfyEmulator, pr
         failure = await failure_of(provider, task(CASE))
         assert failure is not None
         assert failure.kind is FailureKind.BAD_OUTPUT
-    elsewhere = make(emulator.url, output="/7/images")
-    failure = await failure_of(elsewhere, task(CASE))
-    assert failure is not None
-    assert failure.kind is FailureKind.BAD_OUTPUT
-    await elsewhere.aclose()
+    async with aclosing(make(emulator.url, output="/7/images")) as elsewhere:
+        failure = await failure_of(elsewhere, task(CASE))
+        assert failure is not None
+        assert failure.kind is FailureKind.BAD_OUTPUT
 
 
 async def test_a_cancelled_job_does_not_go_on(provider: ComfyUI, emulator: ComfyEmulator) -> None:
@@ -184,12 +182,12 @@ async def test_looks_that_cross_the_end_of_a_job_find_it() -> None:
     """On a server without /api/jobs a job may leave the queue between two questions; it is not called unknown."""
     emulator = ComfyEmulator(is_old=True)
     with running(emulator):
-        provider, heard = make(emulator.url), Heard()
-        await provider.submit(task(CASE), heard)
-        emulator.next("entry", Scripted(answer=answer_json({})))
-        emulator.next(
-            "queue", Scripted(answer=answer_json({"queue_running": [], "queue_pending": []}), is_done_first=True)
-        )
-        emulator.runs[heard.handle.id].states = []
-        assert (await asyncio.wait_for(provider.poll(heard.handle), 5)).outputs
-        await provider.aclose()
+        heard = Heard()
+        async with aclosing(make(emulator.url)) as provider:
+            await provider.submit(task(CASE), heard)
+            emulator.next("entry", Scripted(answer=answer_json({})))
+            emulator.next(
+                "queue", Scripted(answer=answer_json({"queue_running": [], "queue_pending": []}), is_done_first=True)
+            )
+            emulator.runs[heard.handle.id].states = []
+            assert (await asyncio.wait_for(provider.poll(heard.handle), 5)).outputs

@@ -1,6 +1,7 @@
 """What the ComfyUI adapter says of a purge: only what was seen; files first, the record last."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import pytest
 
@@ -48,9 +49,8 @@ async def test_nothing_is_left(provider: ComfyUI, emulator: ComfyEmulator) -> No
     assert await provider.purge(handle) == Purge(deleted=ALL)
     assert set(emulator.files.values()) == {b""}
     assert emulator.runs == {}
-    other = make(emulator.url)
-    assert await other.purge(handle) == Purge(deleted=ALL)
-    await other.aclose()
+    async with aclosing(make(emulator.url)) as other:
+        assert await other.purge(handle) == Purge(deleted=ALL)
     with pytest.raises(ProviderFailure) as caught:
         await provider.poll(handle)
     assert caught.value.kind is FailureKind.LOST

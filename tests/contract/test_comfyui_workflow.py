@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,16 @@ async def test_what_has_no_value_keeps_the_export(provider: ComfyUI, emulator: C
 
 async def test_every_attempt_draws_its_own_seed(emulator: ComfyEmulator, tmp_path: Path) -> None:
     """Two attempts differ in their seeds; the same attempt has the same one, whoever sends it."""
-    one, other = words(emulator.url, tmp_path, "1.color"), words(emulator.url, tmp_path, "1.color")
+    made = [words(emulator.url, tmp_path, "1.color") for _ in range(2)]
     wanted = task(CASE, ())
-    await run(one, wanted)
-    emulator.restart()
-    await run(other, wanted)
-    await run(one, task(CASE, ()))
+    async with aclosing(made[0]) as one, aclosing(made[1]) as other:
+        await run(one, wanted)
+        emulator.restart()
+        await run(other, wanted)
+        await run(one, task(CASE, ()))
     first, again, second = (seen.json()["prompt"]["1"]["inputs"]["color"] for seen in emulator.requests("order"))
     assert first == again != second
     assert 0 <= second < 1 << 53
-    assert await one.aclose() is await other.aclose() is None
 
 
 @pytest.mark.parametrize(
@@ -134,12 +135,11 @@ async def test_a_workflow_that_cannot_be_filled_is_named(
     if content is not None:
         file.write_bytes(content.encode("latin-1"))
     model = Model(input=places, options={"workflow_file": str(file)})
-    provider = ComfyUI(Setup(base_url="http://127.0.0.1:9", models={"edit": model}))
-    with pytest.raises(ProviderFailure, match=f"edit: .*{reason}"):
-        await provider.warm()
-    with pytest.raises(ProviderFailure):
-        await provider.submit(task(CASE, (picture(),), operation="edit"), Heard())
-    await provider.aclose()
+    async with aclosing(ComfyUI(Setup(base_url="http://127.0.0.1:9", models={"edit": model}))) as provider:
+        with pytest.raises(ProviderFailure, match=f"edit: .*{reason}"):
+            await provider.warm()
+        with pytest.raises(ProviderFailure):
+            await provider.submit(task(CASE, (picture(),), operation="edit"), Heard())
 
 
 @pytest.mark.parametrize("options", [{}, {"workflow": "a.json"}, {"workflow_file": "a.json", "seed": 1}])
@@ -151,14 +151,13 @@ def test_wrong_options_are_named(options: dict[str, Any]) -> None:
 
 async def test_an_order_of_words_leaves_an_empty_file_as_a_sign(emulator: ComfyEmulator, tmp_path: Path) -> None:
     """Without a picture an empty file tells whether the server was restarted since, so that its history is whole."""
-    provider = words(emulator.url, tmp_path)
-    for is_restarted in (False, True):
-        heard = Heard()
-        await run(provider, task(CASE, ()), heard)
-        assert [name for _, _, name in emulator.files if name in heard.handle.uploads] == list(heard.handle.uploads)
-        if is_restarted:
-            emulator.restart()
-        deleted = frozenset({Part.UPLOAD, Part.RECORD} if is_restarted else Part)
-        assert await provider.purge(heard.handle) == Purge(deleted=deleted)
-        assert set(emulator.files.values()) <= {b""}
-    await provider.aclose()
+    async with aclosing(words(emulator.url, tmp_path)) as provider:
+        for is_restarted in (False, True):
+            heard = Heard()
+            await run(provider, task(CASE, ()), heard)
+            assert [name for _, _, name in emulator.files if name in heard.handle.uploads] == list(heard.handle.uploads)
+            if is_restarted:
+                emulator.restart()
+            deleted = frozenset({Part.UPLOAD, Part.RECORD} if is_restarted else Part)
+            assert await provider.purge(heard.handle) == Purge(deleted=deleted)
+            assert set(emulator.files.values()) <= {b""}

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import httpx
 import msgspec
@@ -73,12 +74,11 @@ async def test_the_output_can_be_fetched_without_the_key(fal: Fal, emulator: Fal
 
 async def test_outputs_can_be_left_open(emulator: FalEmulator) -> None:
     """With acl = "allow" a key without the right to sign is enough."""
-    adapter = make(emulator.url, options={"acl": "allow"})
-    (output,) = (await run(adapter, task(CASE))).outputs
-    assert not emulator.requests("sign")
-    async with httpx.AsyncClient(trust_env=False) as bare:
-        assert (await bare.get(output.url)).status_code == 200
-    await adapter.aclose()
+    async with aclosing(make(emulator.url, options={"acl": "allow"})) as adapter:
+        (output,) = (await run(adapter, task(CASE))).outputs
+        assert not emulator.requests("sign")
+        async with httpx.AsyncClient(trust_env=False) as bare:
+            assert (await bare.get(output.url)).status_code == 200
 
 
 async def test_a_key_that_may_not_sign_is_named(fal: Fal, emulator: FalEmulator) -> None:
@@ -121,11 +121,11 @@ async def test_the_key_goes_to_the_queue_only(fal: Fal, emulator: FalEmulator) -
 async def test_addresses_are_made_from_the_app(model: str, app: str, emulator: FalEmulator) -> None:
     """Without addresses in the answer, those of the application are used, its sub-path dropped."""
     emulator.urls = {"status_url": "", "response_url": "", "cancel_url": ""}
-    adapter, heard = make(emulator.url, models={"upscale": Model(model=model)}), Heard()
-    await adapter.warm()
-    await adapter.submit(task(CASE), heard)
-    assert heard.handle.data["status"] == f"{emulator.url}/{app}/requests/{heard.handle.id}/status"
-    await adapter.aclose()
+    heard = Heard()
+    async with aclosing(make(emulator.url, models={"upscale": Model(model=model)})) as adapter:
+        await adapter.warm()
+        await adapter.submit(task(CASE), heard)
+        assert heard.handle.data["status"] == f"{emulator.url}/{app}/requests/{heard.handle.id}/status"
 
 
 async def test_purge_deletes_and_looks(fal: Fal, emulator: FalEmulator) -> None:
@@ -269,18 +269,16 @@ async def test_a_picture_that_the_model_does_not_take_stays_here(fal: Fal, emula
 
 async def test_health_tells_a_wrong_key(emulator: FalEmulator) -> None:
     """A refused key is found without an order."""
-    stranger = make(emulator.url, secret="canary:wrong-key")
-    with pytest.raises(ProviderFailure) as caught:
-        await stranger.healthy()
-    assert caught.value.kind is FailureKind.AUTH
-    await stranger.aclose()
+    async with aclosing(make(emulator.url, secret="canary:wrong-key")) as stranger:
+        with pytest.raises(ProviderFailure) as caught:
+            await stranger.healthy()
+        assert caught.value.kind is FailureKind.AUTH
 
 
 async def test_what_is_configured_wrongly_is_named() -> None:
     """An unknown option is refused when the adapter is made, a wrong model by warm()."""
     with pytest.raises(msgspec.ValidationError, match="queue"):
         make("http://127.0.0.1:9", options={"queue": "x"})
-    adapter = make("http://127.0.0.1:9", models={"edit": Model(model="flux")})
-    with pytest.raises(ProviderFailure, match="edit"):
-        await adapter.warm()
-    await adapter.aclose()
+    async with aclosing(make("http://127.0.0.1:9", models={"edit": Model(model="flux")})) as adapter:
+        with pytest.raises(ProviderFailure, match="edit"):
+            await adapter.warm()

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -108,15 +109,14 @@ async def test_a_deletion_that_fails_is_raised(provider: Http, emulator: AcmeEmu
 async def test_without_a_path_nothing_is_deleted_or_cancelled(emulator: AcmeEmulator) -> None:
     """A provider that has no such call gets none, and nothing is claimed."""
     bare = changed(JOBS, delete_path="", deleted=[], cancel_path="")
-    provider = make(emulator.url, upscale=bare)
-    await provider.warm()
-    heard = Heard()
-    await run(provider, task("upscale"), heard)
-    before = len(emulator.seen)
-    assert await provider.purge(heard.handle) == Purge()
-    assert await provider.cancel(heard.handle) is False
-    assert len(emulator.seen) == before
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=bare)) as provider:
+        await provider.warm()
+        heard = Heard()
+        await run(provider, task("upscale"), heard)
+        before = len(emulator.seen)
+        assert await provider.purge(heard.handle) == Purge()
+        assert await provider.cancel(heard.handle) is False
+        assert len(emulator.seen) == before
 
 
 async def test_cancel_believes_what_it_sees(provider: Http, emulator: AcmeEmulator) -> None:
@@ -152,11 +152,10 @@ async def test_a_form_may_have_no_picture_or_several(emulator: AcmeEmulator) -> 
     """Without pictures a form is still a form; "$images" repeats its field, numbered by place."""
     several = msgspec.structs.replace(FORM, input={"prompt": "$prompt", "image": "$images"})
     none = msgspec.structs.replace(FORM, input={"prompt": "$prompt"})
-    provider = make(emulator.url, photoshoot=several, generate=none)
-    await provider.warm()
-    await run(provider, task("photoshoot", (picture(), picture("image/webp", seed=2))))
-    await run(provider, task("generate", ()))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, photoshoot=several, generate=none)) as provider:
+        await provider.warm()
+        await run(provider, task("photoshoot", (picture(), picture("image/webp", seed=2))))
+        await run(provider, task("generate", ()))
     first, second = emulator.requests("form")
     assert [(part.name, part.file_name) for part in files_in(first)] == [
         ("image", "image.jpg"),
@@ -185,10 +184,9 @@ async def test_a_result_may_say_by_its_status_that_it_is_not_there_yet(provider:
 async def test_a_result_may_lie_elsewhere(emulator: AcmeEmulator) -> None:
     """`result_path` is asked once the state says done."""
     elsewhere = msgspec.structs.replace(changed(JOBS, result_path="/v1/jobs/{id}/result"), output="")
-    provider = make(emulator.url, upscale=elsewhere)
-    await provider.warm()
-    assert size_of(await run(provider, task("upscale"))) == (32, 24)
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=elsewhere)) as provider:
+        await provider.warm()
+        assert size_of(await run(provider, task("upscale"))) == (32, 24)
     assert len(emulator.requests("result")) == 1
 
 
@@ -232,10 +230,9 @@ async def test_words_say_why_an_attempt_failed(
     emulator: AcmeEmulator, errors: dict[str, Any], kind: FailureKind
 ) -> None:
     """Configured words are sought where the pointer leads, else everywhere; none of them is repeated."""
-    provider = make(emulator.url, upscale=changed(JOBS, errors=errors))
-    emulator.ends = "error"
-    failure = await failure_of(provider, task("upscale"))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=changed(JOBS, errors=errors))) as provider:
+        emulator.ends = "error"
+        failure = await failure_of(provider, task("upscale"))
     assert failure is not None
     assert failure.kind is kind
     assert "canary" not in f"{failure!r}".lower()
@@ -269,13 +266,12 @@ async def test_a_synchronous_order_waits_until_the_deadline_and_no_longer(emulat
     setup = Setup(
         base_url=f"{emulator.url}/api", models={"photoshoot": NOW}, secret=SECRET, options={"auth": f"header:{KEY}"}
     )
-    provider = Http(msgspec.structs.replace(setup, timeout_s=0.1))
-    emulator.latency_s = 0.4
-    assert (await run(provider, task("photoshoot"))).outputs
-    failure = await failure_of(provider, task("photoshoot", deadline_s=0.2))
-    assert failure is not None
-    assert failure.kind is FailureKind.UNCERTAIN
-    await provider.aclose()
+    async with aclosing(Http(msgspec.structs.replace(setup, timeout_s=0.1))) as provider:
+        emulator.latency_s = 0.4
+        assert (await run(provider, task("photoshoot"))).outputs
+        failure = await failure_of(provider, task("photoshoot", deadline_s=0.2))
+        assert failure is not None
+        assert failure.kind is FailureKind.UNCERTAIN
 
 
 async def test_a_lost_order_is_not_sent_again(provider: Http, emulator: AcmeEmulator) -> None:

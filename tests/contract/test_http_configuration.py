@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import msgspec
 import pytest
@@ -47,10 +48,9 @@ def task(operation: str, pictures: tuple[File, ...] | None = None, **changes: ob
 )
 async def test_the_secret_goes_where_it_is_told_to(emulator: AcmeEmulator, auth: str, header: str, value: str) -> None:
     """Bearer, a header of its own, or, with a word in front, Authorization in another scheme."""
-    provider = make(emulator.url, auth=auth)
-    await provider.warm()
-    await failure_of(provider, task("photoshoot"))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, auth=auth)) as provider:
+        await provider.warm()
+        await failure_of(provider, task("photoshoot"))
     (seen,) = emulator.requests("now")
     assert seen.headers[header] == value
     assert emulator.bytes_seen.count(SECRET.encode()) == 1
@@ -58,10 +58,9 @@ async def test_the_secret_goes_where_it_is_told_to(emulator: AcmeEmulator, auth:
 
 async def test_without_auth_no_secret_is_sent(emulator: AcmeEmulator) -> None:
     """A server of one's own may want none; a secret that would go nowhere is refused."""
-    provider = make(emulator.url, auth="none", secret="")
-    await provider.warm()
-    await failure_of(provider, task("photoshoot"))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, auth="none", secret="")) as provider:
+        await provider.warm()
+        await failure_of(provider, task("photoshoot"))
     assert "authorization" not in emulator.seen[0].headers
 
 
@@ -98,10 +97,9 @@ async def test_a_wrong_description_is_refused_with_its_reason(
     emulator: AcmeEmulator, model: Model, reason: str
 ) -> None:
     """warm() names the operation and what to mend, and repeats no value."""
-    provider = make(emulator.url, upscale=model)
-    with pytest.raises(ProviderFailure, match=f"upscale: .*{reason}") as caught:
-        await provider.warm()
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=model)) as provider:
+        with pytest.raises(ProviderFailure, match=f"upscale: .*{reason}") as caught:
+            await provider.warm()
     assert caught.value.kind is FailureKind.UNSUPPORTED
     assert "canary" not in str(caught.value)
 
@@ -109,10 +107,9 @@ async def test_a_wrong_description_is_refused_with_its_reason(
 @pytest.mark.parametrize(("auth", "secret"), [("basic", SECRET), ("bearer", ""), ("none", SECRET)])
 async def test_auth_and_secret_have_to_fit(emulator: AcmeEmulator, auth: str, secret: str) -> None:
     """An unknown scheme, a missing secret and a useless one are refused."""
-    provider = make(emulator.url, auth=auth, secret=secret)
-    with pytest.raises(ProviderFailure, match="options: ") as caught:
-        await provider.warm()
-    await provider.aclose()
+    async with aclosing(make(emulator.url, auth=auth, secret=secret)) as provider:
+        with pytest.raises(ProviderFailure, match="options: ") as caught:
+            await provider.warm()
     assert caught.value.kind is FailureKind.UNSUPPORTED
 
 
@@ -128,6 +125,7 @@ async def test_the_documented_example_holds() -> None:
     document = tomllib.loads("\n".join(line for line in lines if line.startswith("    ")))
     acme = document["provider"]["acme"]
     models = msgspec.convert(acme["operation"], dict[str, Model])
-    provider = Http(Setup(base_url=acme["base_url"], models=models, secret="s", options=acme["options"]))
-    await provider.warm()
-    await provider.aclose()
+    async with aclosing(
+        Http(Setup(base_url=acme["base_url"], models=models, secret="s", options=acme["options"]))
+    ) as provider:
+        await provider.warm()

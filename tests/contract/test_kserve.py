@@ -5,6 +5,7 @@ import io
 import math
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -54,10 +55,9 @@ def changed(model: Model = UPSCALE, *, given: dict[str, Any] | None = None, **op
 async def asked(emulator: KServeEmulator, model: Model, wanted: Task) -> tuple[dict[str, Any], bytes]:
     """Send a request to a server that takes anything; return its JSON and its tensors."""
     emulator.next("infer", Scripted(answer=answer("", PNG)))
-    provider = make(emulator.url, upscale=model)
-    await provider.warm()
-    await run(provider, wanted)
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=model)) as provider:
+        await provider.warm()
+        await run(provider, wanted)
     (seen,) = emulator.requests("infer")
     length = int(seen.headers.get(LENGTH.lower(), len(seen.body)))
     return msgspec.json.decode(seen.body[:length]), seen.body[length:]
@@ -155,17 +155,15 @@ async def test_values_become_tensors_of_their_kind(emulator: KServeEmulator) -> 
 
 async def test_a_version_is_part_of_the_path(emulator: KServeEmulator) -> None:
     """Without one the server chooses."""
-    provider = make(emulator.url, upscale=changed(version="1"))
-    await run(provider, task())
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=changed(version="1"))) as provider:
+        await run(provider, task())
     assert emulator.requests("infer")[0].path == "/v2/models/upscaler/versions/1/infer"
 
 
 async def test_a_gateway_gets_its_host_and_its_token(emulator: KServeEmulator) -> None:
     """A service behind a gateway is named by its virtual host."""
-    provider = make(emulator.url, options={"host": "upscaler.models.example"}, secret="t0ken-4a")
-    await run(provider, task())
-    await provider.aclose()
+    async with aclosing(make(emulator.url, options={"host": "upscaler.models.example"}, secret="t0ken-4a")) as provider:
+        await run(provider, task())
     (seen,) = emulator.requests("infer")
     assert (seen.headers["host"], seen.headers["authorization"]) == ("upscaler.models.example", "Bearer t0ken-4a")
 
@@ -204,19 +202,28 @@ async def test_an_error_has_its_kind(
     assert "canary" not in f"{failure!r} {failure.detail}"
 
 
+async def test_an_output_is_pointed_to_like_any_other(emulator: KServeEmulator) -> None:
+    """`output` is a JSON pointer: a slash, then the tensor's name, in which a slash is written ~1."""
+    emulator.next("infer", Scripted(answer=answer("", PNG)))
+    provider = make(emulator.url, upscale=msgspec.structs.replace(UPSCALE, output="/decoder~1out~00"))
+    failure = await failure_of(provider, task())
+    await provider.aclose()
+    assert failure is not None, "the emulator's tensor has another name"
+    assert b'"outputs":[{"name":"decoder/out~0",' in emulator.requests("infer")[0].body
+
+
 async def test_health_is_the_server_and_each_model(emulator: KServeEmulator) -> None:
     """A server that is up without the model is not healthy."""
-    provider = make(emulator.url)
-    await provider.healthy()
-    assert [seen.path for seen in emulator.seen] == ["/v2/health/ready", "/v2/models/upscaler/ready"]
-    without = make(emulator.url, edit=Model(model="other", input={"image": "$image"}))
-    emulator.is_ready = False
-    for unhealthy in (provider, without):
-        with pytest.raises(ProviderFailure) as caught:
-            await unhealthy.healthy()
-        assert caught.value.kind is FailureKind.OVERLOADED
-        await unhealthy.aclose()
-        emulator.is_ready = True
+    other = Model(model="other", input={"image": "$image"})
+    async with aclosing(make(emulator.url)) as provider, aclosing(make(emulator.url, edit=other)) as without:
+        await provider.healthy()
+        assert [seen.path for seen in emulator.seen] == ["/v2/health/ready", "/v2/models/upscaler/ready"]
+        emulator.is_ready = False
+        for unhealthy in (provider, without):
+            with pytest.raises(ProviderFailure) as caught:
+                await unhealthy.healthy()
+            assert caught.value.kind is FailureKind.OVERLOADED
+            emulator.is_ready = True
 
 
 @pytest.mark.parametrize(
@@ -231,10 +238,9 @@ async def test_health_is_the_server_and_each_model(emulator: KServeEmulator) -> 
 )
 async def test_a_wrong_description_is_refused(emulator: KServeEmulator, model: Model, reason: str) -> None:
     """warm() names the operation and what to mend."""
-    provider = make(emulator.url, upscale=model)
-    with pytest.raises(ProviderFailure, match=f"upscale: .*{reason}"):
-        await provider.warm()
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=model)) as provider:
+        with pytest.raises(ProviderFailure, match=f"upscale: .*{reason}"):
+            await provider.warm()
     with pytest.raises(ProviderFailure, match="binray"):
         make(emulator.url, upscale=changed(binray=False))
 
@@ -242,9 +248,8 @@ async def test_a_wrong_description_is_refused(emulator: KServeEmulator, model: M
 @pytest.mark.parametrize("shape", [(2,), (2, -1), (1, 2)])
 async def test_a_shape_that_does_not_fit_sends_nothing(emulator: KServeEmulator, shape: tuple[int, ...]) -> None:
     """A tensor that is not as long as its shape is never sent."""
-    provider = make(emulator.url, upscale=changed(inputs={"image": {"shape": list(shape)}}))
-    failure = await failure_of(provider, task())
-    await provider.aclose()
+    async with aclosing(make(emulator.url, upscale=changed(inputs={"image": {"shape": list(shape)}}))) as provider:
+        failure = await failure_of(provider, task())
     assert failure is not None
     assert (failure.kind, failure.is_unsent) == (FailureKind.UNSUPPORTED, True)
     assert emulator.seen == []

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from tests.peers import PEERS_PYTHON, Peer, free_port, running_peer
 
 TESTS = Path(__file__).parents[1]
 INPUT = {"image": "$image", "scale": "$scale"}
-ROW = Model(model="upscaler", input=INPUT, output="picture", options={"inputs": {"image": {"datatype": "UINT8"}}})
+ROW = Model(model="upscaler", input=INPUT, output="/picture", options={"inputs": {"image": {"datatype": "UINT8"}}})
 IN_JSON = msgspec.structs.replace(ROW, options={"binary": False})
 
 
@@ -63,11 +64,10 @@ def adapter(peer: Peer, model: Model) -> KServe:
 @pytest.mark.parametrize("media_type", ["image/jpeg", "image/png"])
 async def test_a_real_server_makes_a_picture_larger(served: tuple[Peer, Model], media_type: str) -> None:
     """What leaves as we write it is read by a server that is not ours, and its answer is read by us."""
-    provider = adapter(*served)
-    await provider.warm()
-    await provider.healthy()
-    snapshot = await run(provider, task(CASE, (picture(media_type),)))
-    await provider.aclose()
+    async with aclosing(adapter(*served)) as provider:
+        await provider.warm()
+        await provider.healthy()
+        snapshot = await run(provider, task(CASE, (picture(media_type),)))
     made = Image.open(io.BytesIO(snapshot.outputs[0].data or b""))
     assert (made.format, made.size) == ("PNG", (128, 96))
     made.load()
@@ -76,27 +76,24 @@ async def test_a_real_server_makes_a_picture_larger(served: tuple[Peer, Model], 
 async def test_what_a_real_server_refuses_has_its_kind(served: tuple[Peer, Model]) -> None:
     """A model that raises is PROVIDER_ERROR; one that is not there is UNSUPPORTED, and not healthy."""
     peer, model = served
-    provider = adapter(peer, model)
-    raised = await failure_of(provider, task(CASE, parameters={"scale": -2}))
+    async with aclosing(adapter(peer, model)) as provider:
+        raised = await failure_of(provider, task(CASE, parameters={"scale": -2}))
     assert raised is not None
     assert raised.kind is FailureKind.PROVIDER_ERROR
     assert "must be" not in f"{raised!r} {raised.detail}"
-    await provider.aclose()
-    absent = adapter(peer, msgspec.structs.replace(model, model="absent"))
-    missing = await failure_of(absent, task(CASE))
+    async with aclosing(adapter(peer, msgspec.structs.replace(model, model="absent"))) as absent:
+        missing = await failure_of(absent, task(CASE))
+        with pytest.raises(ProviderFailure) as caught:
+            await absent.healthy()
     assert missing is not None
     assert missing.kind is FailureKind.UNSUPPORTED
-    with pytest.raises(ProviderFailure) as caught:
-        await absent.healthy()
     assert caught.value.kind is FailureKind.OVERLOADED
-    await absent.aclose()
 
 
 async def test_kserve_cannot_read_pictures_as_elements(kserve: Peer) -> None:
     """Why the documentation says UINT8: when this fails, KServe's server was mended, and the sentence can go."""
-    provider = adapter(kserve, msgspec.structs.replace(ROW, options={}))
-    failure = await failure_of(provider, task(CASE))
-    await provider.aclose()
+    async with aclosing(adapter(kserve, msgspec.structs.replace(ROW, options={}))) as provider:
+        failure = await failure_of(provider, task(CASE))
     assert failure is not None
     assert failure.kind is FailureKind.PROVIDER_ERROR
 

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def test_the_client_raises_what_the_emulator_refuses(told: dict[str, Any]) -> No
 async def test_we_send_what_the_client_sends(emulator: OpenAIEmulator, told: dict[str, Any], count: int) -> None:
     """The parts of a form have the same names in our order and in the client's."""
     (theirs,) = [seen for seen in emulator.requests("edit")[:2] if len(files_in(seen)) == count]
-    provider = make(emulator.url)
-    await run(provider, task(CASE, tuple(picture(seed=n) for n in range(count))))
-    await provider.aclose()
+    async with aclosing(make(emulator.url)) as provider:
+        await run(provider, task(CASE, tuple(picture(seed=n) for n in range(count))))
     ours = emulator.requests("edit")[-1]
     assert [part.name for part in files_in(ours)] == [part.name for part in files_in(theirs)]
     assert [part.media_type for part in files_in(ours)] == [part.media_type for part in files_in(theirs)]

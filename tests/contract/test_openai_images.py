@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import pytest
 from PIL import Image
@@ -78,9 +79,8 @@ async def test_pictures_named_in_the_input_go_as_data_uris(emulator: OpenAIEmula
     """Where a server takes pictures in JSON, the template says where."""
     emulator.extra_fields = frozenset({"image_url", "response_format"})
     fields = {"prompt": "$prompt", "image_url": "$image", "response_format": "b64_json"}
-    provider = make(emulator.url, edit=Model(model=MODEL, input=fields))
-    await run(provider, task("edit", (picture(),)))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, edit=Model(model=MODEL, input=fields))) as provider:
+        await run(provider, task("edit", (picture(),)))
     assert emulator.requests("edit") == []
     (seen,) = emulator.requests("generate")
     assert seen.json()["image_url"].startswith("data:image/jpeg;base64,/9j/")
@@ -107,9 +107,8 @@ async def test_the_cost_is_what_the_tokens_cost(provider: OpenAIImages, emulator
     """Tokens that are told are paid by the million; without a price nothing is claimed."""
     snapshot = await run(provider, task("edit", (picture(),)))
     assert snapshot.cost_usd == pytest.approx(TOKENS * 30 / 1e6)
-    unpriced = make(emulator.url, edit=Model(model=MODEL, input={"prompt": "$prompt"}))
-    assert (await run(unpriced, task("edit", (picture(),)))).cost_usd is None
-    await unpriced.aclose()
+    async with aclosing(make(emulator.url, edit=Model(model=MODEL, input={"prompt": "$prompt"}))) as unpriced:
+        assert (await run(unpriced, task("edit", (picture(),)))).cost_usd is None
 
 
 async def test_success_without_a_picture_is_still_paid(provider: OpenAIImages, emulator: OpenAIEmulator) -> None:
@@ -177,13 +176,12 @@ async def test_an_order_waits_no_longer_than_its_deadline(
     emulator: OpenAIEmulator, deadline_s: float, order_s: float
 ) -> None:
     """The wait ends with the attempt's deadline, or with the provider's own time, whichever is first."""
-    provider = make(emulator.url, options={"order_s": order_s})
-    emulator.latency_s = 1.0
-    failure = await failure_of(provider, task("generate", deadline_s=deadline_s))
-    assert failure is not None
-    assert failure.kind is FailureKind.UNCERTAIN
-    await until(lambda: emulator.requests("generate"))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, options={"order_s": order_s})) as provider:
+        emulator.latency_s = 1.0
+        failure = await failure_of(provider, task("generate", deadline_s=deadline_s))
+        assert failure is not None
+        assert failure.kind is FailureKind.UNCERTAIN
+        await until(lambda: emulator.requests("generate"))
 
 
 async def test_an_order_may_outlast_the_time_of_a_request(emulator: OpenAIEmulator) -> None:
@@ -194,19 +192,19 @@ async def test_an_order_may_outlast_the_time_of_a_request(emulator: OpenAIEmulat
         secret=SECRET,
         timeout_s=0.1,
     )
-    provider = OpenAIImages(setup)
-    emulator.latency_s = 0.4
-    assert (await run(provider, task("generate"))).outputs
-    await provider.aclose()
+    async with aclosing(OpenAIImages(setup)) as provider:
+        emulator.latency_s = 0.4
+        assert (await run(provider, task("generate"))).outputs
 
 
 @pytest.mark.parametrize("field", sorted(NEVER_SENT | {"mask", "stream", "partial_images"}))
 async def test_inputs_that_identify_or_are_not_spoken_are_refused(emulator: OpenAIEmulator, field: str) -> None:
     """warm() names the operation and the field."""
-    provider = make(emulator.url, edit=Model(model=MODEL, input={"prompt": "$prompt", field: "canary"}))
-    with pytest.raises(ProviderFailure, match=f"edit: {field}") as caught:
-        await provider.warm()
-    await provider.aclose()
+    async with aclosing(
+        make(emulator.url, edit=Model(model=MODEL, input={"prompt": "$prompt", field: "canary"}))
+    ) as provider:
+        with pytest.raises(ProviderFailure, match=f"edit: {field}") as caught:
+            await provider.warm()
     assert caught.value.kind is FailureKind.UNSUPPORTED
     assert "canary" not in str(caught.value)
 
@@ -214,10 +212,11 @@ async def test_inputs_that_identify_or_are_not_spoken_are_refused(emulator: Open
 @pytest.mark.parametrize("field", sorted(NEVER_SENT))
 async def test_identity_never_leaves_even_unchecked(emulator: OpenAIEmulator, field: str) -> None:
     """An adapter that was never warm drops the field all the same."""
-    provider = make(emulator.url, edit=Model(model=MODEL, input={"prompt": "$prompt", field: "canary-id"}))
-    await run(provider, task("edit", (picture(),)))
-    await run(provider, task("generate"))
-    await provider.aclose()
+    async with aclosing(
+        make(emulator.url, edit=Model(model=MODEL, input={"prompt": "$prompt", field: "canary-id"}))
+    ) as provider:
+        await run(provider, task("edit", (picture(),)))
+        await run(provider, task("generate"))
     (seen,) = emulator.requests("edit")
     assert field not in {part.name for part in parts_of(seen)}
     assert b"canary-id" not in emulator.bytes_seen
@@ -225,9 +224,8 @@ async def test_identity_never_leaves_even_unchecked(emulator: OpenAIEmulator, fi
 
 async def test_organization_and_project_are_headers(emulator: OpenAIEmulator) -> None:
     """Whose account pays is an option of the provider; an unknown option is refused."""
-    provider = make(emulator.url, options={"organization": "org-1", "project": "proj-2"})
-    await run(provider, task("generate"))
-    await provider.aclose()
+    async with aclosing(make(emulator.url, options={"organization": "org-1", "project": "proj-2"})) as provider:
+        await run(provider, task("generate"))
     (seen,) = emulator.requests("generate")
     assert (seen.headers["openai-organization"], seen.headers["openai-project"]) == ("org-1", "proj-2")
     with pytest.raises(ProviderFailure, match="organisation"):

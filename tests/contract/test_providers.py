@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 import msgspec
@@ -228,7 +229,6 @@ async def test_the_registry_knows_every_in_house_provider() -> None:
     assert {name: vars(type(provider))["name"] for name, provider in providers.items()} == {n: n for n in providers}
     assert set(providers) <= set(CASES)
     assert speeds(providers) == {}
-    await providers["pencil"].warm()
-    assert set(speeds(providers)) == {"pencil"}
-    for provider in providers.values():
-        await provider.aclose()
+    async with aclosing(providers["pencil"]) as pencil:
+        await pencil.warm()
+        assert set(speeds(providers)) == {"pencil"}

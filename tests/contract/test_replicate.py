@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import numpy as np
 import pytest
@@ -62,9 +63,8 @@ def large_picture() -> File:
 async def outcome(emulator: ReplicateEmulator, **ending: object) -> ProviderFailure:
     """Let an attempt end like this, and return its failure."""
     emulator.ending = ending
-    adapter = make(emulator.url)
-    failure = await failure_of(adapter, task(CASE))
-    await adapter.aclose()
+    async with aclosing(make(emulator.url)) as adapter:
+        failure = await failure_of(adapter, task(CASE))
     assert failure is not None
     return failure
 
@@ -104,21 +104,21 @@ async def test_an_order_says_until_when(replicate: Replicate, emulator: Replicat
 )
 async def test_a_model_has_its_address(model: str, path: str, version: str | None, emulator: ReplicateEmulator) -> None:
     """Official models, deployments and versions are ordered where they live."""
-    adapter = make(emulator.url, models={"upscale": Model(model=model, input={"image": "$image"})})
-    await adapter.warm()
-    await run(adapter, task(CASE))
-    (order,) = emulator.requests("order")
-    assert (order.path, order.json().get("version")) == (path, version)
-    await adapter.aclose()
+    async with aclosing(
+        make(emulator.url, models={"upscale": Model(model=model, input={"image": "$image"})})
+    ) as adapter:
+        await adapter.warm()
+        await run(adapter, task(CASE))
+        (order,) = emulator.requests("order")
+        assert (order.path, order.json().get("version")) == (path, version)
 
 
 async def test_a_wrong_model_is_named_by_its_operation() -> None:
     """warm() says which operation to mend."""
     for model in (Model(model="flux"), Model(model="acme/flux", input={"a": "$b:{"})):
-        adapter = make("http://127.0.0.1:9", models={"edit": model})
-        with pytest.raises(ProviderFailure, match="edit"):
-            await adapter.warm()
-        await adapter.aclose()
+        async with aclosing(make("http://127.0.0.1:9", models={"edit": model})) as adapter:
+            with pytest.raises(ProviderFailure, match="edit"):
+                await adapter.warm()
 
 
 async def test_an_upload_is_known_before_the_order(replicate: Replicate, emulator: ReplicateEmulator) -> None:
@@ -160,14 +160,15 @@ async def test_a_file_that_outlives_its_delete_is_told(replicate: Replicate, emu
 async def test_one_stubborn_file_keeps_no_other(emulator: ReplicateEmulator) -> None:
     """Every upload is tried, whatever the first answers; the failure comes back so that purge is repeated."""
     heard = Heard()
-    adapter = make(emulator.url, models={"upscale": Model(model="a/b", input={"images": "$images"})})
-    await adapter.submit(task(CASE, (large_picture(), large_picture())), heard)
-    assert len(heard.handle.uploads) == 2
-    emulator.next("delete", broken(500))
-    with pytest.raises(ProviderFailure):
-        await adapter.purge(heard.handle)
-    assert len(set(emulator.files) & set(heard.handle.uploads)) == 1
-    await adapter.aclose()
+    async with aclosing(
+        make(emulator.url, models={"upscale": Model(model="a/b", input={"images": "$images"})})
+    ) as adapter:
+        await adapter.submit(task(CASE, (large_picture(), large_picture())), heard)
+        assert len(heard.handle.uploads) == 2
+        emulator.next("delete", broken(500))
+        with pytest.raises(ProviderFailure):
+            await adapter.purge(heard.handle)
+        assert len(set(emulator.files) & set(heard.handle.uploads)) == 1
 
 
 async def test_a_picture_that_the_model_does_not_take_stays_here(
@@ -182,17 +183,16 @@ async def test_a_picture_that_the_model_does_not_take_stays_here(
 async def test_a_worker_that_died_after_the_upload_can_purge_it(emulator: ReplicateEmulator) -> None:
     """The handle of an upload alone deletes it; whether an order followed is UNCERTAIN."""
     heard = Heard()
-    adapter = make(emulator.url)
-    emulator.next("order", broken(500))
-    with pytest.raises(ProviderFailure):
-        await adapter.submit(task(CASE, (large_picture(),)), heard)
-    with pytest.raises(ProviderFailure) as caught:
-        await adapter.poll(heard.handle)
-    assert caught.value.kind is FailureKind.UNCERTAIN
-    assert not await adapter.cancel(heard.handle)
-    await adapter.purge(heard.handle)
-    assert not emulator.files
-    await adapter.aclose()
+    async with aclosing(make(emulator.url)) as adapter:
+        emulator.next("order", broken(500))
+        with pytest.raises(ProviderFailure):
+            await adapter.submit(task(CASE, (large_picture(),)), heard)
+        with pytest.raises(ProviderFailure) as caught:
+            await adapter.poll(heard.handle)
+        assert caught.value.kind is FailureKind.UNCERTAIN
+        assert not await adapter.cancel(heard.handle)
+        await adapter.purge(heard.handle)
+        assert not emulator.files
 
 
 async def test_what_was_uploaded_has_left_us(replicate: Replicate, emulator: ReplicateEmulator) -> None:
@@ -213,11 +213,10 @@ async def test_a_provider_that_goes_after_an_upload_has_a_copy() -> None:
         async def accepted(self, handle: Handle) -> None:
             await asyncio.to_thread(server.__exit__, None, None, None)
 
-    adapter = make(server.__enter__())
-    with pytest.raises(ProviderFailure) as caught:
-        await adapter.submit(task(CASE, (large_picture(),)), Stopping())
-    assert (caught.value.kind, caught.value.is_unsent) == (FailureKind.NETWORK, False)
-    await adapter.aclose()
+    async with aclosing(make(server.__enter__())) as adapter:
+        with pytest.raises(ProviderFailure) as caught:
+            await adapter.submit(task(CASE, (large_picture(),)), Stopping())
+        assert (caught.value.kind, caught.value.is_unsent) == (FailureKind.NETWORK, False)
 
 
 async def test_a_poll_survives_a_hiccup_and_an_order_does_not(
@@ -339,11 +338,10 @@ async def test_hooks_only_hint(rings: tuple[Ring, ...], replicate: Replicate, em
 
 async def test_health_is_the_account(replicate: Replicate, emulator: ReplicateEmulator) -> None:
     """A refused token is found without an order."""
-    stranger = make(emulator.url, secret="r8_wrong")
-    with pytest.raises(ProviderFailure) as caught:
-        await stranger.healthy()
-    assert caught.value.kind is FailureKind.AUTH
-    await stranger.aclose()
+    async with aclosing(make(emulator.url, secret="r8_wrong")) as stranger:
+        with pytest.raises(ProviderFailure) as caught:
+            await stranger.healthy()
+        assert caught.value.kind is FailureKind.AUTH
 
 
 async def test_a_token_in_the_environment_is_not_used(
@@ -352,12 +350,11 @@ async def test_a_token_in_the_environment_is_not_used(
     """The package would take its token and address from the environment; ours come from configuration only."""
     monkeypatch.setenv("REPLICATE_API_TOKEN", SECRET)
     monkeypatch.setenv("REPLICATE_BASE_URL", "http://127.0.0.1:9")
-    adapter = make(emulator.url, secret="r8_ours_only")
-    with pytest.raises(ProviderFailure):
-        await adapter.healthy()
-    assert emulator.seen
-    assert SECRET.encode() not in emulator.bytes_seen
-    await adapter.aclose()
+    async with aclosing(make(emulator.url, secret="r8_ours_only")) as adapter:
+        with pytest.raises(ProviderFailure):
+            await adapter.healthy()
+        assert emulator.seen
+        assert SECRET.encode() not in emulator.bytes_seen
 
 
 def test_pictures_that_fit_are_small() -> None:

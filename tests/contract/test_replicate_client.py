@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import httpx
 import pytest
@@ -82,10 +83,9 @@ async def test_it_keeps_and_deletes_files(client: Official) -> None:
 
 async def test_errors_are_problems_that_it_reads(client: Official, emulator: ReplicateEmulator) -> None:
     """A refusal has title, detail and status; the client's transport waits as Retry-After says and asks again."""
-    stranger = Official(api_token="wrong", base_url=emulator.url)
-    with pytest.raises(ReplicateError) as caught:
-        await stranger.accounts.async_current()
-    await stranger.aclose()
+    async with aclosing(Official(api_token="wrong", base_url=emulator.url)) as stranger:
+        with pytest.raises(ReplicateError) as caught:
+            await stranger.accounts.async_current()
     assert (caught.value.status, caught.value.title) == (401, "Unauthenticated")
     emulator.next("account", limited(0))
     assert (await client.accounts.async_current()).username == "acme"

@@ -1,7 +1,6 @@
 """Hints from providers: the right token wakes who waits; anything else gets the same answer, and costs little."""
 
 import asyncio
-import hashlib
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from broker.api import hooks
+from broker.attempts import hook_hash
 from broker.hints import CHANNEL
 from broker.log import capture_log, configure_log
 from broker.store.attempts import NewAttempt
@@ -61,7 +61,7 @@ async def hooked(api: Api) -> Hooked:
         deletes=Deletes.API,
         expected_usd=0.01,
         parts=(Part.UPLOAD, Part.OUTPUT),
-        hook_hash=hashlib.sha256(token.encode()).digest(),
+        hook_hash=hook_hash(token),
     )
     await api.services.stores.attempts.begin(job, new)
     return Hooked(api, new.id, token)

@@ -1,6 +1,6 @@
 """What the contract suite needs to know of one adapter; each emulator's module has its `CASE`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -35,8 +35,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """
     One adapter, its emulator, and an order that it can carry out.
 
-    `script(emulator, fault)` lets a fault of FAULTS happen to the next attempt, and returns False where this provider
-    has no such fault.
+    `script(emulator, fault)` lets a fault of FAULTS happen to the next attempt, and returns False where there is none;
+    `lacks` says why.
     """
 
     name: str
@@ -47,6 +47,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
     pictures: int = 1
     script: Callable[[Any, str], bool]
+    lacks: Mapping[str, str] = {}
+    """The faults that this provider cannot have, and why."""
+    kinds: Mapping[str, FailureKind] = {}
+    """What a fault is here, where it is another kind than at the others."""
+    secret: str = ""
     exposure: Exposure
     is_inline: bool = False
     """submit() ends with the result."""

@@ -11,6 +11,7 @@ import json
 
 from providers.base import Exposure, Model, Setup
 from providers.cog import Cog
+from providers.failures import FailureKind
 from tests.emulators import serving
 from tests.emulators.base import (
     LOST_AFTER_WORK,
@@ -46,6 +47,8 @@ class CogEmulator(Emulator):
         self.started: list[str] = []
         self.is_stubborn = False
         """The model looks at no cancel."""
+        self.ends_at_cancel = False
+        """What is to be cancelled ends in this moment, with its result."""
         self._running: dict[str, tuple[Json, asyncio.Event, asyncio.Task[Json]]] = {}
         self.routes = {
             "PUT /predictions/{id}": ("order", self.order),
@@ -86,7 +89,8 @@ class CogEmulator(Emulator):
         try:
             if self.run_s:
                 await asyncio.wait_for(stop.wait(), self.run_s)
-                return {"id": id, "logs": "", "metrics": {"predict_time": self.run_s}, "status": "canceled"}
+                if not self.ends_at_cancel:
+                    return {"id": id, "logs": "", "metrics": {"predict_time": self.run_s}, "status": "canceled"}
         except TimeoutError:
             pass
         finally:
@@ -112,6 +116,7 @@ ANSWERS = {
     "rate_limited": limited(),  # a proxy in front of it
     "overloaded": Scripted(answer=NO_ROOM),
     "server_error": broken(500),
+    "auth": Scripted(answer=answer_json({"detail": "who are you"}, 401)),  # a proxy in front of it
     "invalid": Scripted(answer=REFUSED),
     "lost_order": LOST_AFTER_WORK,
     "malformed_order": MALFORMED,
@@ -124,6 +129,13 @@ ENDINGS: dict[str, Json] = {
     "failed": {"status": "failed", "error": f"Prediction failed: RuntimeError: {TOLD}", "output": None},
     "canceled_there": {"status": "canceled", "output": None},
     "no_output": {"output": None},
+    "unknown_state": {"status": "pondering", "output": None},
+}
+_NO_POLL = "there is no poll: the order is answered with its end"
+LACKS = {
+    "payment": "a container of one's own bills nobody",
+    "malformed_poll": _NO_POLL,
+    "forgotten": _NO_POLL,
 }
 
 
@@ -154,6 +166,8 @@ CASE = Case(
     operation="upscale",
     parameters={"scale": 2, "prompt": PROMPT},
     script=script,
+    lacks=LACKS,
+    kinds={"unknown_state": FailureKind.UNCERTAIN},  # no poll follows that could tell more
     exposure=Exposure.LOCAL,
     is_inline=True,
 )

@@ -60,6 +60,10 @@ class ComfyEmulator(Emulator):
         self.is_keeping_files = False
         """Writing over a file is answered with success, and the file stays as it was."""
         self.is_keeping_records = False
+        self.ends_at_cancel = False
+        """What is to be cancelled ends in this moment, with its result."""
+        self.is_restarting = False
+        """The next look at a job finds a server that has just been restarted."""
         self.routes = {
             "POST /upload/image": ("upload", self.upload),
             "POST /prompt": ("order", self.order),
@@ -106,6 +110,9 @@ class ComfyEmulator(Emulator):
             return NO_ROUTE
         run = self.runs.get(id)
         if run is None:
+            return UNKNOWN
+        if self.is_restarting:
+            self.restart()
             return UNKNOWN
         if self.looks:
             return self.looks.pop(0)
@@ -169,6 +176,7 @@ class ComfyEmulator(Emulator):
 
     def restart(self) -> None:
         """Lose what a restart loses: the queue, the history and the temp folder."""
+        self.is_restarting = False
         self.runs.clear()
         self.files = {where: content for where, content in self.files.items() if where[0] != "temp"}
 
@@ -192,6 +200,9 @@ class ComfyEmulator(Emulator):
         if ident not in self._queued():
             return False
         run = self.runs[ident]
+        if self.ends_at_cancel:
+            self._end(run)
+            return False
         if run.state == "pending":
             del self.runs[ident]
         else:
@@ -237,16 +248,24 @@ ANSWERS = {
     "no_such_model": Scripted(answer=NO_ROUTE),  # a missing checkpoint is a 400
 }
 """Faults that answer the order."""
-LOOKS = {"malformed_poll": Answer(body=b'{"id": '), "forgotten": UNKNOWN}
+UNREADABLE = Answer(body=b'{"id": ')
 ENDINGS = {"failed", "canceled_there", "no_output"}
+
+
+LACKS = {
+    "payment": "a server of one's own bills nobody; nodes that buy elsewhere would send the picture there",
+    "moderated": "it judges no picture: a node of somebody's own that does so raises, and that is failed",
+}
 
 
 def script(emulator: ComfyEmulator, fault: str) -> bool:
     """Let a fault happen to the next attempt."""
     if fault in ANSWERS:
         emulator.next("order", ANSWERS[fault])
-    elif fault in LOOKS:
-        emulator.looks.append(LOOKS[fault])
+    elif fault == "malformed_poll":
+        emulator.looks.append(UNREADABLE)
+    elif fault == "forgotten":
+        emulator.is_restarting = True
     elif fault in ENDINGS:
         emulator.ending = fault
     elif fault == "unknown_state":
@@ -276,6 +295,7 @@ CASE = Case(
     operation="upscale",
     parameters={"scale": 2, "prompt": PROMPT},
     script=script,
+    lacks=LACKS,
     exposure=Exposure.LOCAL,
 )
 

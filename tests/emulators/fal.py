@@ -73,6 +73,8 @@ class FalEmulator(Emulator):
         self.is_keeping_files = False
         """Deletes are answered with success, and what they were for is served all the same."""
         self.delete_exception: str | None = None
+        self.ends_at_cancel = False
+        """What is to be cancelled ends in this moment, with its result."""
         self.store: dict[str, Request] = {}
         self.files: dict[str, bytes] = {}
         self.acls: dict[str, str] = {}
@@ -143,6 +145,8 @@ class FalEmulator(Emulator):
         request = self.store.get(id)
         if request is None:
             return answer_json({"status": "NOT_FOUND"}, 404)
+        if self.ends_at_cancel:
+            await self._end(request, self._drawn(request))
         if request.status == END:
             return answer_json({"status": "ALREADY_COMPLETED"}, 400)
         if request.status != "IN_QUEUE":
@@ -301,6 +305,7 @@ CASE = Case(
     operation="upscale",
     parameters={"scale": 2, "prompt": PROMPT},
     script=script,
+    secret=SECRET,
     exposure=Exposure.LOGGED,
 )
 

@@ -1,4 +1,8 @@
-"""A provider nobody heard of: jobs to order, poll, cancel and delete, and two calls that answer at once."""
+"""
+A provider nobody heard of: jobs to order, poll, cancel and delete, and two calls that answer at once.
+
+`python -m tests.emulators.http --port N` serves one.
+"""
 
 import base64
 import itertools
@@ -8,6 +12,7 @@ import msgspec
 
 from providers.base import Exposure, Model, Setup
 from providers.http import Http
+from tests.emulators import serving
 from tests.emulators.base import LOST_AFTER_WORK, MALFORMED, Answer, Emulator, Json, Scripted, Seen, answer_json
 from tests.emulators.case import Case
 from tests.emulators.forms import fields_of, files_in
@@ -37,12 +42,17 @@ class AcmeEmulator(Emulator):
         self.prefix = "job-"
         self.is_sticky = False
         self.is_lying = False
+        self.is_hosting = False
+        """Results are addresses of files."""
+        self.ends_at_cancel = False
+        """What is to be cancelled ends in this moment, with its result."""
         self.polls_needed = 2
         self._numbers = itertools.count(1)
         self.routes = {
             "POST /api/v1/jobs": ("order", self._order),
             "GET /api/v1/jobs/{job}": ("poll", self._poll),
             "GET /api/v1/jobs/{job}/result": ("result", self._result),
+            "GET /api/v1/files/{job}": ("file", self._file),
             "POST /api/v1/jobs/{job}/cancel": ("cancel", self._cancel),
             "DELETE /api/v1/jobs/{job}": ("delete", self._delete),
             "POST /api/v1/now": ("now", self._now),
@@ -84,8 +94,13 @@ class AcmeEmulator(Emulator):
         if held["state"] == "error":
             document["error"] = {"message": "it broke over a canary"}
         if held["state"] == "finished":
-            document["result"] = {"images": [base64.b64encode(held["picture"]).decode()]}
+            at = f"{self.url}/api/v1/files/{job}"
+            document["result"] = {"images": [at if self.is_hosting else base64.b64encode(held["picture"]).decode()]}
         return document
+
+    async def _file(self, seen: Seen, job: str) -> Answer:
+        del seen
+        return self._absent(job) or Answer(body=self.jobs[job]["picture"], headers={"content-type": "image/jpeg"})
 
     async def _result(self, seen: Seen, job: str) -> Answer:
         if refused := _unauthorized(seen) or self._absent(job):
@@ -99,6 +114,8 @@ class AcmeEmulator(Emulator):
     async def _cancel(self, seen: Seen, job: str) -> Answer:
         if refused := _unauthorized(seen) or self._absent(job):
             return refused
+        if self.ends_at_cancel:
+            self.jobs[job]["state"] = "finished"
         if self.jobs[job]["state"] not in {"waiting", "working"}:
             return answer_json({"error": {"message": "too late"}}, 409)
         self.jobs[job]["state"] = "stopped"
@@ -232,5 +249,12 @@ CASE = Case(
     operation="upscale",
     parameters={"scale": 2},
     script=script,
+    secret=SECRET,
     exposure=Exposure.LOGGED,
 )
+
+if __name__ == "__main__":
+    given = serving.arguments("A provider nobody heard of, emulated")
+    emulator = AcmeEmulator()
+    emulator.latency_s = given.seconds
+    serving.serve(emulator, given)

@@ -1,4 +1,8 @@
-"""A server of the Open Inference Protocol v2 with the binary extension, as strict about sizes and shapes as Triton."""
+"""
+A server of the Open Inference Protocol v2 with the binary extension, as strict about sizes and shapes as Triton.
+
+`python -m tests.emulators.kserve --port N` serves one.
+"""
 
 import base64
 import json
@@ -8,6 +12,7 @@ from typing import Any, cast
 
 from providers.base import Exposure, Model, Setup
 from providers.kserve import KServe
+from tests.emulators import serving
 from tests.emulators.base import LOST_AFTER_WORK, MALFORMED, Answer, Emulator, Json, Scripted, Seen, answer_json
 from tests.emulators.case import Case
 from tests.emulators.openai_images import picture
@@ -140,6 +145,18 @@ _FAULTS: dict[str, Scripted] = {
 }
 
 
+_NO_POLL = "a request is answered with its end, and nothing can be asked about it"
+LACKS = {
+    "payment": "a server of one's own bills nobody",
+    "moderated": "the protocol has no word for it: a model that refuses a picture raises, and that is server_error",
+    "malformed_poll": _NO_POLL,
+    "unknown_state": _NO_POLL,
+    "forgotten": _NO_POLL,
+    "canceled_there": "the protocol cannot stop a request",
+    "failed": "a run that fails is a 500 to its request: server_error",
+}
+
+
 def script(emulator: Emulator, fault: str) -> bool:
     """Let a fault happen to the next request."""
     if fault not in _FAULTS:
@@ -152,7 +169,7 @@ SHAPED = {"image": {"shape": [1, -1]}, "scale": {"shape": [1, 1], "datatype": "I
 UPSCALE = Model(
     model="upscaler",
     input={"image": "$image", "scale": "$scale:2"},
-    output="picture",
+    output="/picture",
     options={"inputs": SHAPED},
 )
 
@@ -169,6 +186,13 @@ CASE = Case(
     operation="upscale",
     parameters={"scale": 2},
     script=script,
+    lacks=LACKS,
     exposure=Exposure.LOCAL,
     is_inline=True,
 )
+
+if __name__ == "__main__":
+    given = serving.arguments("The Open Inference Protocol, emulated")
+    emulator = KServeEmulator()
+    emulator.latency_s = given.seconds
+    serving.serve(emulator, given)

@@ -1,4 +1,8 @@
-"""The Images API: what OpenAI answers to images/generations and images/edits, refusals included."""
+"""
+The Images API: what OpenAI answers to images/generations and images/edits, refusals included.
+
+`python -m tests.emulators.openai_images --port N` serves one.
+"""
 
 import base64
 import io
@@ -152,6 +156,16 @@ _FAULTS: dict[str, Scripted] = {
 }
 
 
+_NO_POLL = "an order is answered with its end, and nothing can be asked about it"
+LACKS = {
+    "malformed_poll": _NO_POLL,
+    "unknown_state": _NO_POLL,
+    "forgotten": _NO_POLL,
+    "canceled_there": "the API cannot stop an order",
+    "failed": "a run that fails is a 500 to its order: server_error",
+}
+
+
 def script(emulator: Emulator, fault: str) -> bool:
     """Let a fault happen to the next order."""
     if fault not in _FAULTS:
@@ -180,6 +194,8 @@ CASE = Case(
     operation="edit",
     parameters={"prompt": "a canary in a yellow raincoat"},
     script=script,
+    lacks=LACKS,
+    secret=SECRET,
     exposure=Exposure.LOGGED,
     is_inline=True,
 )

@@ -55,6 +55,8 @@ class ReplicateEmulator(Emulator):
         self.rings: tuple[Ring, ...] = (Ring.DONE,)
         self.is_keeping_files = False
         """Deletes are answered with success, and the file is served all the same."""
+        self.ends_at_cancel = False
+        """What is to be cancelled ends in this moment, with its result."""
         self.webhook_secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
         self.predictions: dict[str, Prediction] = {}
         self.files: dict[str, tuple[Json, bytes]] = {}
@@ -121,8 +123,9 @@ class ReplicateEmulator(Emulator):
         prediction = self.predictions.get(id)
         if prediction is None:
             return _problem(404, "Not found", id)
-        if prediction.status not in TERMINAL:
-            await self._end(prediction, {"status": "canceled"})
+        if self.ends_at_cancel:
+            await self._end(prediction, self._outcome(prediction))
+        await self._end(prediction, {"status": "canceled"})
         return answer_json(shown(prediction, self.url))
 
     async def upload(self, seen: Seen) -> Answer:
@@ -297,6 +300,7 @@ CASE = Case(
     operation="upscale",
     parameters={"scale": 2, "prompt": PROMPT},
     script=script,
+    secret=SECRET,
     exposure=Exposure.EPHEMERAL,
 )
 

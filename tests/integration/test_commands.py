@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker.prctl import die_with_parent
 from broker.settings import Settings
 from broker.store.processes import Process
 from tests.stack import Servers, environment_of, running_services
@@ -23,7 +24,13 @@ READY_WITHIN_S = 30.0
 def command(*arguments: str, folder: Path, env: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
     log = folder / f"{'-'.join(arguments[:2])}.log".replace("/", "")
     with log.open("wb") as output:
-        running = subprocess.Popen(lethe(*arguments), env=env, stdout=output, stderr=output)
+        running = subprocess.Popen(
+            lethe(*arguments),
+            env=env,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 -- it calls prctl and setrlimit, and takes no lock
+        )
     try:
         yield running
         everybody = descendants(running.pid)

@@ -4,18 +4,22 @@ import asyncio
 from collections.abc import Generator
 from pathlib import Path
 from typing import ClassVar
+from uuid import uuid4
 
 import pytest
 
 from broker.jobs import JobState
+from broker.operations import parse_parameters, parted
 from broker.routes import Config
 from broker.services import Services
 from broker.settings import Settings
+from broker.store.processes import Facts, Process
 from providers.base import Provider, Reporter, Snapshot, Task, Terms
 from providers.failures import FailureKind, ProviderFailure
+from tests.counted import Counted
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
-from tests.lifecycle import eventually
+from tests.lifecycle import eventually, reread, run_sql
 from tests.relay import (
     SECRET_VARIABLE,
     attempts,
@@ -123,7 +127,8 @@ async def test_in_house_comes_first_and_leaves_nothing_outside(
 async def test_what_fails_in_house_is_done_outside(
     settings: Settings, tmp_path: Path, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job moves to the relay's pool, once, and nobody goes back to the model that failed."""
+    """The job moves to the relay's pool, once, and nobody goes back to the model that failed; nor is that on a bill."""
+    counted = Counted(monkeypatch, "replicate")
     put_into_gpu(monkeypatch, Broken())
     whole = settings_with(settings, tmp_path, config(provider))
     async with (
@@ -136,6 +141,47 @@ async def test_what_fails_in_house_is_done_outside(
         assert (job.state, job.pool, job.charged) == (JobState.SUCCEEDED, "relay", True)
         assert [a.provider for a in await attempts(services, job)] == ["gpu", "replicate"]
         assert len(provider.requests("order")) == 1
+        assert counted.results() == {"succeeded": 1}
+
+
+WORDS = """
+[provider.pencil]
+adapter = "inhouse"
+pool = "gpu"
+model = "pencil"
+exposure = "local"
+
+[provider.words]
+adapter = "http"
+base_url = "https://example.org"
+secret = "env:LETHE_TEST_SECRET"
+exposure = "logged"
+
+[provider.words.operation.restyle]
+input = { image = "$image", filter = "$filter", strength = "$strength", prompt = "$prompt" }
+output = "/output"
+options = { path = "/restyle" }
+"""
+FORGOTTEN = "UPDATE jobs SET pool = 'relay', queued_at = now() - interval '1 minute'"
+
+
+@pytest.mark.parametrize(("typed", "pool"), [({}, "gpu"), ({"prompt": "a kingfisher"}, "relay")])
+async def test_a_job_moves_only_to_who_takes_what_was_typed(
+    settings: Settings, tmp_path: Path, *, typed: dict[str, str], pool: str
+) -> None:
+    """Nobody claims it, and the first tier is free: it takes no words, so that a job with some stays where it is."""
+    tables = WORDS + route("restyle", "[{ pencil = 1 }, { words = 1 }]")
+    async with running_services(settings_with(settings, tmp_path, tables)) as services:
+        for facts in (Facts(pool="gpu", providers=("pencil",)), Facts(pool="relay", providers=("words",))):
+            await services.stores.processes.register(Process(id=uuid4(), role="worker", facts=facts), lease_s=3600)
+        plain, texts = parted("restyle", parse_parameters("restyle", typed))
+        job = await sent(services, operation="restyle", parameters=plain, texts=texts)
+        await run_sql(settings, FORGOTTEN)
+
+        async with asyncio.TaskGroup() as tasks:
+            await services.rescue.once(tasks)
+
+        assert (await reread(services, job)).pool == pool
 
 
 async def test_a_congested_pool_overflows(

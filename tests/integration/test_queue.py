@@ -35,7 +35,7 @@ class CountingRunner(Runner):
         async def conclude(job: Job, ending: Ending | HandOver) -> None:
             raise AssertionError
 
-        super().__init__(services, attempt=attempt, conclude=conclude, slots=SLOTS)
+        super().__init__(services, attempt=attempt, conclude=conclude, is_ordering=lambda _: False, slots=SLOTS)
         self.taken: list[UUID] = []
         self.taken_at_s: list[float] = []
 

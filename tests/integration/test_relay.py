@@ -11,7 +11,7 @@ from broker.services import Services
 from broker.settings import Settings
 from broker.sniff import ImageKind
 from tests.emulators.base import running
-from tests.emulators.replicate import SECRET, ReplicateEmulator, script
+from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.images_corpus import marked
 from tests.lifecycle import blobs
 from tests.relay import (
@@ -73,44 +73,3 @@ async def test_what_leaves_is_a_clean_picture_and_a_fresh_id(services: Services,
         assert forbidden.encode() not in seen
     assert all("authorization" not in request.headers for request in provider.requests("output"))
     assert provider.requests("output"), "the output was fetched"
-
-
-@pytest.mark.parametrize(
-    ("fault", "state", "code", "orders", "copies"),
-    [
-        ("rate_limited", JobState.SUCCEEDED, "", 2, {"expires_by"}),
-        ("overloaded", JobState.SUCCEEDED, "", 2, {"expires_by"}),
-        ("server_error", JobState.SUCCEEDED, "", 2, {"expires_by"}),
-        ("auth", JobState.FAILED, "provider_refused", 1, {"expires_by"}),
-        ("payment", JobState.FAILED, "provider_refused", 1, {"expires_by"}),
-        ("invalid", JobState.FAILED, "invalid_image", 1, {"expires_by"}),
-        ("moderated", JobState.FAILED, "content_rejected", 1, {"expires_by"}),
-        ("lost_order", JobState.FAILED, "provider_uncertain", 1, {"unknown"}),
-        ("malformed_order", JobState.FAILED, "provider_uncertain", 1, {"unknown"}),
-        ("malformed_poll", JobState.SUCCEEDED, "", 1, {"expires_by"}),
-        ("unknown_state", JobState.SUCCEEDED, "", 1, {"expires_by"}),
-        ("canceled_there", JobState.FAILED, "provider_canceled", 1, {"expires_by"}),
-        ("forgotten", JobState.SUCCEEDED, "", 2, {"expires_by"}),
-    ],
-)
-async def test_a_fault_has_its_outcome_its_orders_and_its_words(
-    services: Services,
-    provider: ReplicateEmulator,
-    *,
-    fault: str,
-    state: JobState,
-    code: str,
-    orders: int,
-    copies: set[str],
-) -> None:
-    """Whatever the provider does: one outcome, a charge only for a success, as many orders as allowed, honest words."""
-    assert script(provider, fault)
-
-    job = await ended(services, await sent(services))
-
-    assert (job.state, job.code) == (state, code)
-    assert job.charged is (state is JobState.SUCCEEDED)
-    assert len(provider.requests("order")) == orders
-    assert len(await attempts(services, job)) == orders
-    assert set((await words(services, job)).values()) == copies
-    assert (await receipt(services, job)).outcome == state

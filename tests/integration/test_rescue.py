@@ -210,7 +210,7 @@ async def test_a_claim_that_was_not_heard_is_handed_back(
             )
             await working.settler.settle(settling, let_go=held(job))
 
-        runner = Runner(working, attempt=attempt, conclude=conclude, slots=4)
+        runner = Runner(working, attempt=attempt, conclude=conclude, is_ordering=lambda _: False, slots=4)
         claim = JobStore.claim
 
         async def claim_unheard(self: JobStore, *args: object) -> Job | None:

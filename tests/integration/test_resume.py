@@ -28,6 +28,7 @@ from tests.relay import (
     words,
 )
 from tests.stack import running_services
+from workers import main
 
 
 @pytest.fixture
@@ -83,6 +84,15 @@ async def waiting(services: Services, job: Job) -> None:
     await eventually(is_waiting, within_s=20)
 
 
+async def ordered(provider: ReplicateEmulator) -> None:
+    """Wait until an order has arrived."""
+
+    async def has_ordered() -> bool:
+        return bool(provider.requests("order"))
+
+    await eventually(has_ordered, within_s=20)
+
+
 async def test_a_killed_worker_s_order_is_waited_for_by_the_next(
     settings: Settings, tmp_path: Path, provider: ReplicateEmulator
 ) -> None:
@@ -118,6 +128,26 @@ async def test_a_stopped_worker_hands_its_orders_on(
         assert len(provider.requests("order")) == 1
 
 
+async def test_a_stopped_worker_hears_what_became_of_its_order(
+    settings: Settings, tmp_path: Path, provider: ReplicateEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM before the order is answered: the worker stays for the answer, then hands the job on; one order."""
+    monkeypatch.setattr(main, "DRAIN_S", 0.1)
+    async with broker_with(settings, tmp_path, provider) as (services, whole):
+        async with running_worker(services, whole):
+            provider.latency_s = 1.5
+            job = await sent(services)
+            await ordered(provider)
+        assert (await reread(services, job)).state is JobState.QUEUED
+        provider.latency_s = 0
+        async with running_worker(services, whole):
+            let_end(provider)
+            final = await ended(services, job)
+
+        assert (final.state, final.charged, final.crashes) == (JobState.SUCCEEDED, True, 0)
+        assert len(provider.requests("order")) == 1
+
+
 async def test_a_worker_killed_while_it_orders_leaves_an_uncertain_job(
     settings: Settings, tmp_path: Path, provider: ReplicateEmulator
 ) -> None:
@@ -126,11 +156,7 @@ async def test_a_worker_killed_while_it_orders_leaves_an_uncertain_job(
         provider.next("order", Scripted(answer=Answer(body=b"{", slow_s=30)))
         async with worker_process(services, whole, tmp_path) as worker:
             job = await sent(services)
-
-            async def has_ordered() -> bool:
-                return bool(provider.requests("order"))
-
-            await eventually(has_ordered, within_s=20)
+            await ordered(provider)
             worker.kill()
         async with running_worker(services, whole):
             final = await ended(services, job)

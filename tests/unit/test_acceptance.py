@@ -15,7 +15,7 @@ DOCUMENT = ROOT / "docs" / "acceptance.md"
 ROW = re.compile(r"^\| (?P<line>[0-9A-Z]+\.[0-9]+) \| (?P<claim>[^|]+) \| (?P<shown_by>[^|]*) \|$", re.MULTILINE)
 TEST = re.compile(r"`(tests/[^`\s]+\.py::[^`\s]+)`")
 REASON = re.compile(r"^- `(?P<reason>[^`]+)`$", re.MULTILINE)
-PARTS = {*(str(n) for n in range(1, 14)), "B", "M", "D", *(f"P{n}" for n in range(1, 12)), "PB", "PM", "PD", "G6"}
+PARTS = {*(str(n) for n in range(1, 14)), "B", "M", "D", *(f"P{n}" for n in range(1, 12)), "PB", "PM", "PD", "G6", "G7"}
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
 SKIPPING_CALLS = SKIPPING_MARKS | {f"pytest.{call}" for call in ("skip", "xfail", "importorskip")}
 

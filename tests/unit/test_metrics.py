@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.attempts import Ended
 from broker.circuits import CircuitState
 from broker.jobs import JobState
 from broker.metrics import CONTENT_TYPE, AttemptResult, Held, JobCount, Metrics, ProviderFigures, Snapshot, render
@@ -25,6 +26,10 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def count(state: JobState, operation: str, jobs: int, *, pool: str = "gpu", oldest_s: float = 0.0) -> JobCount:
     return JobCount(state=state, operation=operation, pool=pool, jobs=jobs, oldest_s=oldest_s)
+
+
+def ended(kind: FailureKind | None, *, cost_usd: float = 0.0, took_s: float = 1.0) -> Ended:
+    return Ended(provider="fal", kind=kind, cost_usd=cost_usd, took_s=took_s)
 
 
 def test_gauges_show_what_postgres_says() -> None:
@@ -123,11 +128,12 @@ def test_the_alarms_of_a_provider_are_there_before_they_ring() -> None:
 
 
 def test_attempts_at_providers_are_counted() -> None:
-    """By how they ended, with what they cost; the time of those that succeeded."""
+    """By how they ended, with what they cost; the time of those that succeeded; not those that somebody else ended."""
     metrics = Metrics()
-    metrics.attempt_ended("fal", None, cost_usd=0.04, took_s=3.0)
-    metrics.attempt_ended("fal", FailureKind.TIMEOUT, cost_usd=0.01, took_s=600.0)
-    metrics.attempt_ended("fal", FailureKind.AUTH, cost_usd=-1.0)
+    metrics.attempt_ended(ended(None, cost_usd=0.04, took_s=3.0))
+    metrics.attempt_ended(ended(FailureKind.TIMEOUT, cost_usd=0.01, took_s=600.0))
+    metrics.attempt_ended(ended(FailureKind.AUTH))
+    metrics.attempt_ended(None)
     assert value(metrics, "lethe_provider_attempts_total", provider="fal", result="succeeded") == 1
     assert value(metrics, "lethe_provider_attempts_total", provider="fal", result="timeout") == 1
     assert value(metrics, "lethe_provider_attempts_total", provider="fal", result="auth") == 1
@@ -153,7 +159,7 @@ def test_no_label_can_carry_an_id() -> None:
     metrics.model_seconds.labels(operation="upscale").observe(1)
     metrics.destroyed_seconds.labels(outcome="failed").observe(1)
     metrics.know_providers(["fal"])
-    metrics.attempt_ended("fal", None, took_s=1)
+    metrics.attempt_ended(ended(None))
     metrics.show_providers({"fal": ProviderFigures(state=CircuitState.CLOSED, slots=1, in_use=0)})
     metrics.purges.labels(provider="fal", result="unknown").inc()
     shown = {label for _, labels in samples(metrics) for label, _ in labels}

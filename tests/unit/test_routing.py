@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.routes import After, Config, OutsideProvider, Provider, Route
-from broker.routing import Again, Needs, Standing, Tried, after_failure, candidates, explain
+from broker.routing import Again, Needs, Standing, Tried, after_failure, explain
 from policies.base import ProviderTerms, RefusalCode, Refuse
 from policies.disclosure import Disclosure
 from providers.base import Exposure
@@ -206,7 +206,7 @@ def test_no_failover_widens_anything(
     tried: list[Tried] = []
     while True:
         now = data.draw(standings)
-        order = candidates(config, task, disclose=lambda terms: refuse(policy, terms), standings=now, job_id=job_id)
+        order = ranked(config, task, disclose=lambda terms: refuse(policy, terms), standings=now, job=job_id.int)
         assert set(order) == {name for name in config.providers if may_run(config, name, policy, task, now, route)}
         if not order:
             return

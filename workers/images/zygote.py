@@ -7,7 +7,6 @@ restart carries nothing over either.
 
 import asyncio
 import contextlib
-import errno
 import os
 from collections.abc import Callable, Generator
 from typing import Final, Self
@@ -16,6 +15,7 @@ import msgspec
 
 from broker.sniff import ImageKind
 from providers.base import Pixels, Upload
+from providers.memory import overwrite
 from workers.images.errors import EncodingFailed, ImageFault, InvalidImage, SandboxUnavailable
 from workers.images.line import NURSERY, Line, ZygoteGone
 from workers.images.orders import CleanOrder, DecodeOrder, EncodeOrder, ImageLimits, Order, Verdict
@@ -23,7 +23,6 @@ from workers.images.orders import CleanOrder, DecodeOrder, EncodeOrder, ImageLim
 _SPARE_BYTES: Final = 1 << 20
 _RGBA: Final = 4
 _MAX_SIDE: Final = 65_535
-_ZEROS: Final = bytes(1 << 18)
 _GRACE_S: Final = 5.0  # beyond an order's own timeout, which the zygote keeps
 
 
@@ -158,27 +157,9 @@ def _memory(name: str, size_bytes: int) -> Generator[int]:
         yield fd
     except BaseException:
         try:
-            _overwrite(fd)
+            overwrite(fd)
         finally:
             os.close(fd)
-        raise
-
-
-def _overwrite(fd: int) -> None:
-    """Overwrite what a child has written, and nothing else: the rest takes no room."""
-    at = 0
-    while (start := _next_written(fd, at)) is not None:
-        at, end = start, os.lseek(fd, start, os.SEEK_HOLE)
-        while at < end:
-            at += os.pwrite(fd, _ZEROS[: end - at], at)
-
-
-def _next_written(fd: int, at: int) -> int | None:
-    try:
-        return os.lseek(fd, at, os.SEEK_DATA)
-    except OSError as exc:
-        if exc.errno == errno.ENXIO:
-            return None
         raise
 
 

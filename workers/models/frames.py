@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from providers.base import Pixels, Task, Terms
 from providers.failures import FailureKind, ProviderFailure
-from workers.plaintext import overwrite
+from workers.plaintext import let_go
 
 Frame = NDArray[np.uint8]
 """Rows × columns × channels."""
@@ -45,4 +45,4 @@ def blank(width: int, height: int, channels: int) -> Pixels:
 
 def destroy(pixels: Pixels) -> None:
     """Overwrite a picture and give its memory back."""
-    overwrite(pixels.fd)
+    let_go(pixels.fd)

@@ -24,29 +24,29 @@ UPDATE attempts SET handle = $2, state = CASE WHEN $3 AND state = 'submitting' T
                     purge_at = CASE WHEN ended_at IS NULL THEN purge_at ELSE now() END,
                     purge_until = CASE WHEN ended_at IS NULL THEN purge_until ELSE now() + $4 * interval '1 second' END
 WHERE id = $1
-RETURNING ended_at IS NULL AS is_open
 
 -- name: end
--- How an attempt ended, once; what never left us has no copy there. The job's costs are the sum of its attempts'.
+-- How an attempt ended, once: a row for whoever ends it. What never left us has no copy there; what is told to cost less
+-- than nothing costs what was expected; the job's costs are the sum of its attempts'.
 WITH attempt AS (
-    UPDATE attempts SET state = $2, kind = $3, after_s = $4, cost_usd = coalesce($5, cost_usd),
-                        is_estimate = $5 IS NULL, ended_at = now(), hook_hash = NULL
+    UPDATE attempts SET state = $2, kind = $3, after_s = $4, cost_usd = CASE WHEN $5::float8 >= 0 THEN $5 ELSE cost_usd END,
+                        is_estimate = ($5 >= 0) IS NOT TRUE, ended_at = now(), hook_hash = NULL
     WHERE id = $1 AND ended_at IS NULL
-    RETURNING id, job_id, cost_usd
+    RETURNING id, job_id, provider, kind, cost_usd, extract(epoch FROM ended_at - started_at)::float8 AS took_s
 ), withdrawn AS (
     DELETE FROM custody USING attempt
     WHERE $6 AND custody.job_id = attempt.job_id AND custody.domain = 'provider' AND custody.ref = attempt.id::text
 )
 UPDATE jobs SET cost_usd = jobs.cost_usd + attempt.cost_usd, version = version + 1
 FROM attempt WHERE jobs.id = attempt.job_id
-RETURNING jobs.id
+RETURNING attempt.provider, attempt.kind, attempt.cost_usd, attempt.took_s
 
 -- name: failed_here
 -- An attempt that ended before anything left us: remembered for whoever claims the job next.
 INSERT INTO attempts (id, job_id, provider, is_outside, exposure, state, kind, after_s, ended_at)
 SELECT $1, jobs.id, $4, false, 'local', 'failed', $5, $6, now()
 FROM jobs WHERE jobs.id = $2 AND jobs.fence = $3 AND jobs.state = 'running'
-RETURNING id
+RETURNING provider, kind, cost_usd, 0::float8 AS took_s
 
 -- name: of_job
 -- Every attempt of a job, oldest first.

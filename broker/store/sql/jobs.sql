@@ -262,6 +262,7 @@ FROM (SELECT FROM jobs AS other JOIN jobs AS mine ON mine.id = $1
 -- long queue in one hides nobody in another.
 SELECT jobs.id, fence, jobs.pool, operation, parameters,
        (SELECT count(*) FROM uploads WHERE uploads.job_id = jobs.id AND uploads.what = 'upload') AS pictures,
+       EXISTS (SELECT FROM uploads WHERE uploads.job_id = jobs.id AND uploads.what = 'parameters') AS has_texts,
        EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id) AS was_tried
 FROM (SELECT DISTINCT pool FROM jobs WHERE state = 'queued' AND finalized_at IS NULL) AS pools,
      LATERAL (SELECT * FROM jobs AS waiting
