@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
+import msgspec
 import obstore
 from obstore.store import MemoryStore
 
 from broker.changes import Changes
 from broker.custody import Evidence, Held
 from broker.errors import BlobsUnavailable, KeyholderUnavailable, QueueUnavailable
-from broker.frames import KEY_BYTES, Answer, KeyholderStats, Memory
+from broker.frames import KEY_BYTES, Answer, Hardening, KeyholderStats, Memory
 from broker.jobs import Job
 from broker.keytable import KeyTable
 from broker.queue import Bell
@@ -25,6 +26,7 @@ from broker.services import Services
 from broker.store.blobs import BlobStore
 from broker.store.keys import Keyholder, OpenAnswer, PutAnswer
 from broker.store.processes import Facts, Process
+from tests.stack import keyholder_of
 
 LEASE_S = 10
 MARGIN_S = 1
@@ -80,6 +82,10 @@ class SimulatedKeyholder(Keyholder):
 
     sky: ClassVar[Sky]
 
+    @property
+    def takes_keys(self) -> bool:
+        return True
+
     async def put(self, key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> PutAnswer:
         if incarnation not in {b"", self.sky.incarnation}:
             raise KeyholderUnavailable
@@ -108,7 +114,8 @@ class SimulatedKeyholder(Keyholder):
         return self.sky.incarnation
 
     async def stats(self) -> KeyholderStats:
-        return self.sky.keys.stats()
+        every = ~Hardening.NONE
+        return msgspec.structs.replace(self.sky.keys.stats(), memory=Memory.MEMFD_SECRET, hardening=every)
 
 
 class SimulatedBlobs(BlobStore):
@@ -188,7 +195,7 @@ class Worker:
         """Also cut off from Postgres, and under an old fence: the keyholder may be nearer."""
         (upload,) = await self._services.stores.custody.uploads(job.id)
         key = bytearray(KEY_BYTES)
-        answer = await self._services.stores.keys.open_into(upload.key_id, key, fence=job.fence)
+        answer = await keyholder_of(self._services).open_into(upload.key_id, key, fence=job.fence)
         if answer is OpenAnswer.OK:
             self.keys[job.id] = key
         return answer is OpenAnswer.OK

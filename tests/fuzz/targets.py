@@ -18,8 +18,8 @@ from broker.api.ranges import RangeNotSatisfiable, asked_range
 from broker.crypto.chunked import KEY_BYTES, CiphertextInvalid, Decryptor, Encryptor
 from broker.errors import BrokerError
 from broker.form import Form, boundary_of
-from broker.frames import FRAME_BYTES, FrameInvalid, Memory, Verb, write_head
-from broker.keyholder import KeyService
+from broker.frames import FRAME_BYTES, FrameInvalid, Memory, Role, Verb, write_head
+from broker.keyservice import KeyService
 from broker.keytable import KeyTable
 from broker.operations import OPERATIONS, parse_parameters, parse_request
 from broker.parameters import decode_header, decode_json
@@ -137,12 +137,12 @@ def ask_keyholder(data: bytes) -> None:
     try:
         service = KeyService(KeyTable(pages, max_ttl_s=60, max_tombstones=4), incarnation=bytes(16))
         held, reply = memoryview(bytearray(_put(KEY[:16]))), memoryview(bytearray(FRAME_BYTES))
-        service.answer(held, reply)
+        service.answer(held, reply, by=Role.LOCAL)
         for at in range(0, len(data), FRAME_BYTES):
             frame = bytearray(data[at : at + FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
             reply[:] = bytes(FRAME_BYTES)
             with contextlib.suppress(FrameInvalid):
-                service.answer(memoryview(frame), reply)
+                service.answer(memoryview(frame), reply, by=Role.LOCAL)
             assert KEY not in bytes(reply) or KEY[:16] in frame or KEY in data
     finally:
         pages.close()

@@ -304,13 +304,13 @@ async def test_nothing_is_held_when_the_row_says_overwritten(
 async def test_a_key_ends_with_the_deadline_of_its_job(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keyholder ends it by itself then, should everybody else be dead; a client's shorter deadline counts."""
     lives_s: list[int] = []
-    put = services.stores.keys.put
+    put = keyholder_of(services).put
 
     async def put_seen(key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> object:
         lives_s.append(ttl_s)
         return await put(key_id, key, ttl_s=ttl_s, incarnation=incarnation)
 
-    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
     for asked_s in (None, 7.0):
         made = await submission(services, start_within_s=asked_s, finish_within_s=asked_s)
         await services.intake.submit(made, body_of(upload_bytes()))

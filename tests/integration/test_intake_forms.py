@@ -232,13 +232,13 @@ async def test_a_process_without_lease_waits_for_no_store(
 async def test_every_blob_has_a_key_of_its_own(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pictures and what was typed: three keys, none of them alike, none of them blank."""
     keys: list[bytes] = []
-    put = services.stores.keys.put
+    put = keyholder_of(services).put
 
     async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
         keys.append(bytes(key))
         return await put(key_id, key, **named)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(services.stores.keys, "put", put_seen)
+    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
     for _ in range(2):
         await send(services, await typed_submission(services), upload_bytes(), upload_bytes())
 

@@ -108,14 +108,14 @@ async def test_every_key_of_a_job_is_shredded(services: Services) -> None:
     job = await claimed_job(services)
     second = NewCopy(holder=Holder.KEY, what=What.UPLOAD, ref=job.id.hex)
     await services.stores.custody.open(job, [second])
-    await services.stores.keys.put(job.id.bytes, bytearray(32), ttl_s=60)
+    await keyholder_of(services).put(job.id.bytes, bytearray(32), ttl_s=60)
     key_ids = [bytes.fromhex(ref) for ref in await refs(services, job.id, "key")]
     assert len(key_ids) == 2
-    assert all([await services.stores.keys.has(key_id) for key_id in key_ids])
+    assert all([await keyholder_of(services).has(key_id) for key_id in key_ids])
 
     await services.settler.settle_or_postpone(await decided(services, job), let_go=held(job))
 
-    assert not any([await services.stores.keys.has(key_id) for key_id in key_ids])
+    assert not any([await keyholder_of(services).has(key_id) for key_id in key_ids])
 
 
 async def test_a_job_is_settled_once(services: Services, settings: Settings) -> None:

@@ -16,7 +16,7 @@ from tests.keyholder_process import new_key, own_keyholder
 from tests.lifecycle import run_sql
 from tests.reconcile import Stores
 from tests.soak import recovery
-from tests.stack import pretend_worker, queued_job, running_services
+from tests.stack import keyholder_of, pretend_worker, queued_job, running_services
 from tests.third_parties import running_third_parties
 
 
@@ -51,7 +51,7 @@ async def test_what_does_not_fit_is_named(alone: Services, tmp_path: Path) -> No
 
     job = await queued_job(alone)
     key_id, key = new_key()
-    await alone.stores.keys.put(key_id, key, ttl_s=60)
+    await keyholder_of(alone).put(key_id, key, ttl_s=60)
     (tmp_path / "blobs" / "stray").write_bytes(b"x")
     found = await stores.reconcile()
     assert found.row_without_end == [str(job.public_id)]
@@ -61,7 +61,7 @@ async def test_what_does_not_fit_is_named(alone: Services, tmp_path: Path) -> No
 
     (upload,) = await alone.stores.custody.uploads(job.id)
     (tmp_path / "blobs" / upload.blob).unlink()
-    await alone.stores.keys.shred(upload.key_id, ttl_s=60)
+    await keyholder_of(alone).shred(upload.key_id, ttl_s=60)
     found = await stores.reconcile()
     assert found.row_without_blob == [upload.blob]
     assert found.row_without_key == [upload.key_id.hex()]

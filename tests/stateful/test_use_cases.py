@@ -271,8 +271,8 @@ class UseCases(World, RuleBasedStateMachine):
 @pytest.fixture
 def simulated(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Generator[type[UseCases]]:
     """The machine over services that are wired as always, with simulated stores, and nothing that waits for long."""
+    monkeypatch.setattr("broker.store.keyholders.Keyholder", SimulatedKeyholder)
     for name, simulated in {
-        "Keyholder": SimulatedKeyholder,
         "BlobStore": SimulatedBlobs,
         "Bell": SimulatedBell,
         "Changes": SimulatedChanges,
