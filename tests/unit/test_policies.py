@@ -200,9 +200,12 @@ def test_a_wrong_profile_is_refused_with_its_line(was: str, now: str, line: int,
 
 
 def test_no_setting_weakens_the_guarantee() -> None:
-    """What a profile may say is this and no more: nothing of uploads, one word for metadata, a day for outputs."""
+    """What a profile may say is this and no more: nothing of uploads, one word for metadata, a day for outputs.
+
+    What it demands of a posture shuts the door or leaves it open; nothing is done otherwise for it.
+    """
     tables = {field.name for field in msgspec.structs.fields(Profile)}
-    assert tables == {"name", "limits", "deadlines", "metadata", "disclosure", "retention"}
+    assert tables == {"name", "limits", "deadlines", "metadata", "disclosure", "retention", "posture"}
     assert not msgspec.structs.fields(Ephemeral)
     assert (list(Strip), list(Outputs)) == ([Strip.EVERYTHING], [Outputs.FOR])
     retention = msgspec.json.schema(Retention)["$defs"]["Retention"]["properties"]
