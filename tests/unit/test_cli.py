@@ -26,6 +26,7 @@ COMMANDS = (
     "verify",
     "migrate",
     "doctor",
+    "forensics",
     "providers",
     "config",
 )
@@ -74,7 +75,7 @@ def saved(folder: Path, note: str, keys: str) -> list[str]:
 
 
 def test_every_command_is_there() -> None:
-    """The group lists what DESIGN.md names, and nothing else."""
+    """The group lists what DESIGN.md names, `forensics`, and nothing else."""
     assert sorted(main.commands) == sorted(COMMANDS)
 
 
