@@ -18,6 +18,8 @@ from providers.estimates import estimate
 from providers.failures import ProviderFailure
 
 FRESH_S = 1.0
+JUST_NOW_S = 0.1
+"""How old a view may be by which somebody is turned away."""
 
 
 class Fleet:
@@ -55,11 +57,12 @@ class Fleet:
 
         Raises Refused where only policies stand in the way, OperationUnavailable where nobody can do it right now.
         """
-        await self._look()
-        verdicts = self._explain(needs, seed=job_id.int)
-        names = [verdict.provider for verdict in verdicts if not verdict.reason]
-        if names:
-            return names
+        verdicts: list[Verdict] = []
+        for within_s in (FRESH_S, JUST_NOW_S):
+            await self._look(within_s)
+            verdicts = self._explain(needs, seed=job_id.int)
+            if names := [verdict.provider for verdict in verdicts if not verdict.reason]:
+                return names
         if verdicts and all(verdict.is_refused for verdict in verdicts):
             raise Refused(verdicts[0].reason)
         reasons = "; ".join(sorted({verdict.reason for verdict in verdicts})) or "it has no route"
@@ -107,9 +110,9 @@ class Fleet:
         disclose = self._policies.disclose_clean
         return explain(self._config.current, needs, disclose=disclose, standings=self._standings, seed=seed)
 
-    async def _look(self) -> None:
+    async def _look(self, within_s: float = FRESH_S) -> None:
         now_s = time.monotonic()
-        if now_s - self._seen_s <= FRESH_S:
+        if now_s - self._seen_s <= within_s:
             return
         config = self._config.current
         self._alive = await self._processes.alive()

@@ -1,18 +1,21 @@
 """Brokers and workers each run rescue and sweep, so that either side alone suffices."""
 
+import asyncio
 from pathlib import Path
 from uuid import uuid4
 
 import msgspec
 import pytest
 
+from broker.fleet import JUST_NOW_S
+from broker.routing import Needs
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.jobs import NewJob
 from broker.submission import Place, first_copies, new_key_id
 from tests.keyholder_process import wait_until
 from tests.rows import ADMISSION
-from tests.stack import running_services
+from tests.stack import pretend_worker, running_services
 
 ROLES = ["broker", "worker"]
 
@@ -67,3 +70,13 @@ async def test_either_side_alone_sweeps(settings: Settings, role: str) -> None:
             return await services.stores.jobs.get(new.id) is None
 
         await wait_until(is_gone, within_s=10)
+
+
+async def test_nobody_is_turned_away_by_what_was_true_a_second_ago(settings: Settings) -> None:
+    """A worker that has just come is seen, though the broker has looked a moment before."""
+    async with running_services(settings) as services:
+        assert await services.fleet.operations() == frozenset()
+        await pretend_worker(services)
+        await asyncio.sleep(2 * JUST_NOW_S)
+
+        assert await services.fleet.candidates(Needs.any_of("noop"), job_id=uuid4()) == ["noop"]
