@@ -382,7 +382,7 @@ async def test_a_broker_killed_while_receiving_leaves_nothing(
         await eventually(lambda: _is_receiving(settings), within_s=20)
         assert len(blobs(settings)) == 1
         broker.kill()
-        await eventually(lambda: is_empty(services, settings, keys=keys), within_s=10)
+        await eventually(lambda: is_empty(services, settings, keys=keys), within_s=20)
 
 
 async def _is_receiving(settings: Settings) -> bool:
