@@ -7,8 +7,8 @@ from bench.scale import Scale
 from bench.stack import open_stack
 
 DATA = Path(__file__).parents[2] / ".lethe" / "data"
-JOBS = 500
-"""`make bench` does it with 2,000, for which two busy cores take minutes."""
+JOBS = 200
+"""`make bench` does it with 2,000, for which two busy cores take minutes; test_relay_crowd.py holds as many."""
 MEMORY_MB = 500
 
 

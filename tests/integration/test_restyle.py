@@ -91,8 +91,8 @@ async def test_unknown_filters_and_strengths_are_refused(pencil: Pencil, paramet
 
 
 async def test_the_loop_goes_on_meanwhile(pencil: Pencil) -> None:
-    """No single tile holds the event loop for long, so that leases are renewed in time."""
-    running = asyncio.create_task(pencil.submit(task(in_memory(photo(1100, 1100)), filter="pencil"), Unheard()))
+    """No tile, whole as these two are, holds the event loop for long, so that leases are renewed in time."""
+    running = asyncio.create_task(pencil.submit(task(in_memory(photo(1024, 512)), filter="pencil"), Unheard()))
     loop = asyncio.get_running_loop()
     gaps_s: list[float] = []
     while not running.done():
