@@ -19,6 +19,7 @@ adapter = "http"
 base_url = "$URL"
 exposure = "logged"
 retention_s = 0
+concurrency = 1000
 contract = "it is a part of lethe forensics, and keeps nothing"
 options = { auth = "none" }
 
@@ -98,6 +99,7 @@ class HeldProvider:
             found = _LENGTH.search(head)
             body = await reader.readexactly(int(found[1]) if found else 0)
             order = next((order for marker, order in self._orders.items() if marker in body), None)
+            del body  # it is kept no longer than it takes to know it
             verdict = Verdict.REFUSED
             if order is not None:
                 order.arrived.set()
