@@ -45,7 +45,7 @@ def orders(provider: HeldProvider) -> Sequence[httpx.Request]:
 async def test_a_final_job_has_no_order_in_memory(
     settings: Settings, tmp_path: Path, no_collector: None, end: str
 ) -> None:
-    """Answered, refused, cancelled while it is under way or out of time: what was sent is gone when the job is final."""
+    """Answered, refused, cancelled under way or out of time: what was sent is gone when the job is final."""
     async with held_provider(photo_bytes()) as provider:
         config = CONFIG.replace("$URL", provider.url)
         async with relaying(settings, tmp_path, config) as services:
