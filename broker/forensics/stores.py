@@ -18,7 +18,6 @@ SQL: Final = statements("forensics")
 BY_THE_LOG: Final = "by the log"
 PAST_THE_LOG: Final = "past the log"
 """How Postgres is made to write something down."""
-_PLANTED: Final = "lethe-planted"
 _PLANTED_FOR_S: Final = 600
 _TIMEOUT_S: Final = 30.0
 
@@ -138,7 +137,7 @@ async def redis_at(url: str) -> AsyncGenerator[Any]:
 @asynccontextmanager
 async def keys_in_redis(url: str, leaks: Leaks) -> AsyncGenerator[None]:
     """Inside the block there is a key for each leak."""
-    keys = {f"{_PLANTED}:{secrets.token_hex(4)}": leak for leak in leaks.values()}
+    keys = {f"lethe:planted:{secrets.token_hex(4)}": leak for leak in leaks.values()}
     async with redis_at(url) as client:
         for name, leak in keys.items():
             await client.set(name, leak, ex=_PLANTED_FOR_S)
