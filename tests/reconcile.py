@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from broker.custody import KeptAt
 from broker.store.keys import Keyholder
 from broker.verify import check, read_keys
 
@@ -80,8 +81,8 @@ class Stores:
                 named = {row["ref"]: row["is_open"] for row in await postgres.fetch(BLOBS)}
                 keys = [dict(row) for row in await postgres.fetch(KEYS)]
                 rows = {name: await _ids(postgres, query) for name, query in _QUERIES.items()}
-            incarnation = (await keyholder.hello()).hex()
-            ours = [row["ref"] for row in keys if row["detail"] == incarnation]
+            incarnation = await keyholder.hello()
+            ours = [row["ref"] for row in keys if KeptAt.read(row["detail"]).incarnation == incarnation]
             lost = [ref for ref in ours if not await keyholder.has(bytes.fromhex(ref))]
             held = (await keyholder.stats()).held
         finally:

@@ -26,7 +26,7 @@ from broker.services import Services
 from broker.store.blobs import BlobStore
 from broker.store.keys import Keyholder, OpenAnswer, PutAnswer
 from broker.store.processes import Facts, Process
-from tests.stack import keyholder_of
+from tests.stack import hardened_facts, keyholder_of
 
 LEASE_S = 10
 MARGIN_S = 1
@@ -181,7 +181,7 @@ class Worker:
         return self.is_alive and not self.is_cut_off and self.left_s > MARGIN_S
 
     async def begin(self) -> None:
-        facts = Facts(pool="gpu", providers=("noop",))
+        facts = Facts(pool="gpu", providers=("noop",), posture=hardened_facts())
         await self._services.stores.processes.register(Process(id=self.id, role="worker", facts=facts), lease_s=LEASE_S)
 
     async def claim(self, job_id: UUID) -> bool:

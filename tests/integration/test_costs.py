@@ -22,7 +22,7 @@ from tests.counted import Counted
 from tests.desk import Desk, config, own_desk
 from tests.lifecycle import eventually, reread
 from tests.relay import attempts, ended, photo_bytes, running_worker, sent, settings_with
-from tests.stack import running_services
+from tests.stack import hardened_facts, running_services
 
 EXPECTED_USD = 0.25
 UNTOLD = Snapshot(progress=Progress.SUCCEEDED, outputs=(Output(data=photo_bytes()),))
@@ -99,7 +99,9 @@ class Bill:
 @asynccontextmanager
 async def lost_worker(services: Services) -> AsyncGenerator[UUID]:
     """A worker that is there for a while, and then is heard of no more."""
-    process = Process(id=uuid4(), role="worker", facts=Facts(pool="relay", providers=("desk",)))
+    process = Process(
+        id=uuid4(), role="worker", facts=Facts(pool="relay", providers=("desk",), posture=hardened_facts())
+    )
     await services.stores.processes.register(process, lease_s=3600)
     yield process.id
     await services.stores.processes.leave(process.id)

@@ -10,6 +10,7 @@ import pytest
 from broker.jobs import Job, Outcome
 from broker.services import Services
 from broker.settings import Settings
+from broker.store.blobs import new_name
 from tests.emulators.cog import ANSWERS
 from tests.emulators.openai_images import SECRET
 from tests.keyholder_process import new_key, own_keyholder
@@ -52,11 +53,12 @@ async def test_what_does_not_fit_is_named(alone: Services, tmp_path: Path) -> No
     job = await queued_job(alone)
     key_id, key = new_key()
     await keyholder_of(alone).put(key_id, key, ttl_s=60)
-    (tmp_path / "blobs" / "stray").write_bytes(b"x")
+    stray = new_name()
+    (tmp_path / "blobs" / stray).write_bytes(b"x")
     found = await stores.reconcile()
     assert found.row_without_end == [str(job.public_id)]
     assert set(found.upload_alive) == {str(job.public_id)}
-    assert found.blob_without_row == ["stray"]
+    assert found.blob_without_row == [stray]
     assert found.key_without_row == ["2 held, 1 known"]
 
     (upload,) = await alone.stores.custody.uploads(job.id)
