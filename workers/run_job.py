@@ -46,7 +46,8 @@ class JobRun:
         except TimeoutError as exc:
             forget_frames(exc)
             return Ending(outcome=Outcome.EXPIRED, code="not_finished_in_time")
-        except (IllegalTransition, Unavailable) as exc:
+        except (IllegalTransition, Unavailable, asyncio.CancelledError) as exc:
+            # Whoever catches it says that nothing is held, while the frames that it came through hold what they had.
             forget_frames(exc)
             raise
         except Exception as exc:  # noqa: BLE001 - whatever breaks, the job has to end and its upload with it

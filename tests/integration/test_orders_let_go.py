@@ -2,18 +2,21 @@
 
 import gc
 from collections.abc import Generator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import httpx
+import msgspec
 import pytest
 
 from broker.forensics.provider import CONFIG, HeldProvider, Verdict, held_provider
-from broker.jobs import Job
+from broker.jobs import Job, JobState
 from broker.operations import parted
 from broker.services import Services
 from broker.settings import Settings
 from tests.checks import plant
-from tests.lifecycle import reread
+from tests.lifecycle import eventually, reread
 from tests.relay import ended, photo_bytes, relaying, sent
 
 MARKER = "a prompt that stands nowhere else"
@@ -58,3 +61,28 @@ async def test_a_final_job_has_no_order_in_memory(
                 provider.end(MARKER.encode(), Verdict(end))
             final = await ended(services, job)
             assert not orders(provider), final.state
+
+
+async def test_an_order_is_gone_before_anybody_is_told(
+    settings: Settings, dsn: str, tmp_path: Path, no_collector: None
+) -> None:
+    """A worker that was told to stop says that it holds nothing only when that is so, however long saying it takes."""
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(held_provider(photo_bytes()))
+        config = CONFIG.replace("$URL", provider.url)
+        services = await stack.enter_async_context(relaying(settings, tmp_path, config))
+        job = await reread(services, await ordered(services, provider))
+        postgres = await asyncpg.connect(dsn)
+        stack.push_async_callback(postgres.close)
+        async with postgres.transaction():
+            # Nothing of the job can be written down meanwhile.
+            await postgres.execute("SELECT FROM jobs WHERE id = $1 FOR UPDATE", job.id)
+            decided = msgspec.structs.replace(job, fence=job.fence + 1, state=JobState.SETTLING)
+            await services.changes.publish(decided)
+            await eventually(lambda: _none(provider))
+        await services.cancellation.delete(await reread(services, job))
+        await ended(services, job)
+
+
+async def _none(provider: HeldProvider) -> bool:
+    return not orders(provider)
