@@ -172,8 +172,8 @@ async def test_a_job_moves_only_to_who_takes_what_was_typed(
     """Nobody claims it, and the first tier is free: it takes no words, so that a job with some stays where it is."""
     tables = WORDS + route("restyle", "[{ pencil = 1 }, { words = 1 }]")
     async with running_services(settings_with(settings, tmp_path, tables)) as services:
-        for pool, name in (("gpu", "pencil"), ("relay", "words")):
-            facts = Facts(pool=pool, providers=(name,), posture=hardened_facts())
+        for home, name in (("gpu", "pencil"), ("relay", "words")):
+            facts = Facts(pool=home, providers=(name,), posture=hardened_facts())
             await services.stores.processes.register(Process(id=uuid4(), role="worker", facts=facts), lease_s=3600)
         plain, texts = parted("restyle", parse_parameters("restyle", typed))
         job = await sent(services, operation="restyle", parameters=plain, texts=texts)
