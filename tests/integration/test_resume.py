@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from broker.attempts import AttemptState
@@ -194,7 +195,9 @@ async def test_a_cancelled_job_is_stopped_at_the_provider_too(
 
 async def test_a_deadline_stops_the_order(settings: Settings, tmp_path: Path, provider: ReplicateEmulator) -> None:
     """The job expires, the order is cancelled within settle, the cost is shown, and the user pays nothing."""
-    async with broker_with(settings, tmp_path, provider) as (services, whole), running_worker(services, whole):
+    # Rescue would be as soon as the worker's own clock; then the purge comes after the final state.
+    unaided = msgspec.structs.replace(settings, rescue_every_s=60.0)
+    async with broker_with(unaided, tmp_path, provider) as (services, whole), running_worker(services, whole):
         job = await ended(services, await sent(services, finish_within_s=3.0))
 
         assert (job.state, job.code, job.charged) == (JobState.EXPIRED, "not_finished_in_time", False)
