@@ -99,9 +99,9 @@ async def keys_held(services: Services) -> int:
 
 
 async def is_empty(services: Services, settings: Settings, *, keys: int) -> bool:
-    """No job, no custody row, no blob, and no more keys than before."""
+    """No job, no custody row, no blob, and no more keys than before: those of earlier tests come to their end."""
     rows = await count(settings, "jobs") + await count(settings, "custody")
-    return rows == 0 and not blobs(settings) and await keys_held(services) == keys
+    return rows == 0 and not blobs(settings) and await keys_held(services) <= keys
 
 
 async def refs(services: Services, job_id: UUID, holder: str) -> list[str]:

@@ -95,7 +95,7 @@ async def relaying(settings: Settings, folder: Path, config: str, **changed: Any
 async def _is_known(services: Services, running: "asyncio.Task[None]", pool: str) -> bool:
     if running.done():
         running.result()
-    found = await services.stores.processes.alive()
+    found = await services.fleet.alive()  # what the broker knows, which may be a second old
     return any(process.role == "worker" and process.facts.pool == pool for process in found)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from broker.changes import Changes
-from broker.frames import FrameInvalid, Verb, read_head
-from broker.keyholder import KeyService
+from broker.frames import FrameInvalid, Role, Verb, read_head
+from broker.keyservice import KeyService
 from broker.queue import Bell
 from broker.store import files
 from broker.store.blobs import CHUNK_BYTES, BlobStore
@@ -58,7 +58,8 @@ def _asked(_: Connection, request: Request) -> str:
     return request.verb.name
 
 
-def _answered(_: KeyService, request: memoryview, _reply: memoryview) -> str:
+def _answered(_: KeyService, request: memoryview, _reply: memoryview, *, by: Role) -> str:
+    del by
     try:
         return Verb(read_head(request).code).name
     except (FrameInvalid, ValueError):

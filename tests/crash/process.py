@@ -19,7 +19,7 @@ def main(role: str) -> None:
     if role == "broker":
         broker.main()
     elif role == "keyholder":
-        keyholder.main(os.environ["LETHE_KEYHOLDER_SOCKET"])
+        keyholder.main(["--socket", os.environ["LETHE_KEYHOLDER_SOCKET"]])
     else:
         workers.main([role])
 

@@ -55,7 +55,9 @@ async def test_a_provider_that_is_new_since_the_claim_is_no_accident(
     before = settings_with(settings, old_folder, config().replace("desk", "former"))
     async with running_services(before) as old, running_services(now) as services:
         await pretend_worker(services)
-        await run_sql(settings, "UPDATE processes SET facts = $1", json.dumps({"pool": "relay", "providers": ["desk"]}))
+        await run_sql(
+            settings, "UPDATE processes SET facts = facts || $1", json.dumps({"pool": "relay", "providers": ["desk"]})
+        )
         job = await sent(services)
         known = old.config.current
         found = known.route("upscale")
@@ -80,7 +82,7 @@ async def test_a_job_that_nobody_here_can_run_goes_round_slowly(
     whole = settings_with(settings, tmp_path, LATE + route("upscale", "[{ late = 1 }]"))
     async with running_services(whole) as services, running_worker(services, whole, pool="gpu"):
         busy = await pretend_worker(services)
-        await run_sql(settings, "UPDATE processes SET facts = $2 WHERE id = $1", busy, BUSY)
+        await run_sql(settings, "UPDATE processes SET facts = facts || $2 WHERE id = $1", busy, BUSY)
 
         job = await ended(services, await sent(services, finish_within_s=5.0))
 
