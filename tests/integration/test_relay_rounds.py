@@ -10,7 +10,7 @@ from broker.routes import Config
 from broker.settings import Settings
 from providers.base import Provider
 from tests.desk import Desk, config, own_desk
-from tests.lifecycle import run_sql
+from tests.lifecycle import eventually, run_sql
 from tests.relay import (
     ended,
     route,
@@ -84,6 +84,10 @@ async def test_a_job_that_nobody_here_can_run_goes_round_slowly(
         busy = await pretend_worker(services)
         await run_sql(settings, "UPDATE processes SET facts = facts || $2 WHERE id = $1", busy, BUSY)
 
+        async def is_seen() -> bool:
+            return "upscale" in await services.fleet.operations()
+
+        await eventually(is_seen)
         job = await ended(services, await sent(services, finish_within_s=5.0))
 
         assert job.state is JobState.EXPIRED
