@@ -47,7 +47,7 @@ bench-litellm: run-ready .bench-litellm/.ready ## Measure LiteLLM's proxy beside
 test: check peers-ready ## Run check, then every test against real Postgres and Redis
 	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md
+crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md and .json
 	@$(PYTHON) -m tests.crash --lanes $(LANES) --seed $(SEED) --report docs/crash
 
 soak: run-ready dev-ready ## Send for MINUTES=30 while everything dies at random, and count what is left; SEED=7

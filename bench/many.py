@@ -173,7 +173,7 @@ def _chapter(found: Held, scale: Scale) -> Chapter:
                 "Redis commands while they wait",
                 "commands/s",
                 found.redis_per_s,
-                f"`INFO commandstats`, broker and worker, {polls} Seats are renewed together, every 10 s: one script, "
+                f"`INFO commandstats`, broker and worker, {polls} Slots are renewed together, every 10 s: one script, "
                 "in which each is a command.",
             ),
             figure(

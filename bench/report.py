@@ -20,7 +20,7 @@ class Bound(StrEnum):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure's limit, as DESIGN.md or the issue sets it."""
+    """A figure's limit, that was set before it was measured."""
 
     bound: Bound
     limit: float

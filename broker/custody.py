@@ -73,8 +73,8 @@ class KeptAt(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, detail: str) -> "KeptAt":
-        """Read it from there; rows of the release before name no keyholder, when there was one alone."""
-        incarnation, _, keyholder = detail.partition(" ")
+        """Read it from there."""
+        incarnation, keyholder = detail.split(" ", 1)
         return cls(keyholder=keyholder, incarnation=bytes.fromhex(incarnation))
 
 

@@ -38,5 +38,5 @@ def hardening_facts(found: Hardening) -> tuple[Fact, ...]:
 async def tell_of_itself(lease: Lease, guard: Guard, more: Sequence[Fact]) -> None:
     """Look again and again, and let the next renewal tell; `more` is what only this kind of process knows."""
     while True:
+        await asyncio.sleep(EVERY_S)  # what was told at the start still holds
         lease.tell(posture=(*facts_of(guard), *more))
-        await asyncio.sleep(EVERY_S)

@@ -14,6 +14,9 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
+LANDLOCK_CREATE: Final = 444  # the same on every machine, as are all calls added since 2019
+_LANDLOCK_VERSION = 1
+
 # Freed heap is overwritten; the C library and Python read these before anything of ours runs.
 FORGETFUL_HEAP: Final = {
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.perturb=165",
@@ -21,7 +24,8 @@ FORGETFUL_HEAP: Final = {
 }
 
 # Resolved at import: a forked child must not load anything before it execs.
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
 
 
 def die_with_parent(signum: int) -> Callable[[], None]:
@@ -72,3 +76,8 @@ def _check(result: int) -> None:
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def landlock_version() -> int:
+    """Ask the kernel for its version of landlock; below 1 where it has none."""
+    return int(_libc.syscall(LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION))

@@ -17,6 +17,7 @@ from broker.frames import Memory
 from broker.itself import hardening_facts
 from broker.posture import KEYHOLDER_IS, REDIS_KEEPS, Fact, Part, Posture, Told, fact, judge, report
 from broker.receipts import Signer, whole_seconds
+from broker.routes import is_loopback
 from broker.settings import Settings
 from broker.store.keys import Keyholder
 from broker.store.processes import Process
@@ -30,7 +31,6 @@ EVERY_S = 60.0
 UNMET_EVERY_S = 1.0
 WITHIN_S = 2.0
 
-LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 TLS_SCHEMES = frozenset({"https", "rediss", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"})
 ENFORCED_SSL = frozenset({"require", "verify-ca", "verify-full"})
 
@@ -49,6 +49,8 @@ class Watch:
         self._profile = profile
         self._looking = asyncio.Lock()
         self._looked_s = float("-inf")
+        self._keeps_versions: bool | None = None
+        self._versions_asked_s = float("-inf")
         self._elsewhere: list[Told] = []
         self._told: list[Told] = []
         self._posture: Posture | None = None
@@ -112,7 +114,7 @@ class Watch:
         return [Told(part=Part.KEYHOLDER, facts=facts) for facts in told]
 
     async def _all_stores(self) -> list[Told]:
-        keeps, redis = await asyncio.gather(_answer(self._stores.blobs.keeps_versions(), None), self._redis_keeps())
+        keeps, redis = await asyncio.gather(self._versions(), self._redis_keeps())
         words = {True: "it keeps them", False: "none", None: "it does not tell"}
         facts = (
             fact(Demand.BLOBS_UNVERSIONED, is_so=keeps is False, value=words[keeps]),
@@ -120,6 +122,13 @@ class Watch:
             report(REDIS_KEEPS, redis),
         )
         return [Told(part=Part.STORES, facts=facts)]
+
+    async def _versions(self) -> bool | None:
+        # To ask is to write: not every second, whatever else is unmet.
+        if self._keeps_versions is None or time.monotonic() - self._versions_asked_s >= EVERY_S:
+            self._versions_asked_s = time.monotonic()
+            self._keeps_versions = await _answer(self._stores.blobs.keeps_versions(), None)
+        return self._keeps_versions
 
     async def _redis_keeps(self) -> str:
         try:
@@ -141,7 +150,7 @@ def _told_by(process: Process) -> Told:
 
 
 async def _keyholder(keyholder: Keyholder) -> tuple[Fact, ...]:
-    stats, incarnation = await keyholder.stats(), await keyholder.hello()
+    stats, incarnation = await keyholder.stats(), await keyholder.incarnation()
     return (
         *hardening_facts(stats.hardening),
         fact(Demand.KEYS_LOCKED, is_so=stats.memory is not Memory.PLAIN, value=stats.memory),
@@ -175,7 +184,7 @@ def is_private(url: str) -> bool:
 
 
 def _is_here(host: str) -> bool:
-    return host.startswith("/") or host in LOCAL_HOSTS
+    return host.startswith("/") or is_loopback(host)
 
 
 async def _answer(part: Awaitable[Any], otherwise: Any) -> Any:

@@ -23,7 +23,7 @@ class Demand(StrEnum):
     PRIVATE_LINKS = "private_links"
 
 
-class Posture(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Demands(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is demanded; while any of it is not true, nothing new is admitted, and jobs in flight go on."""
 
     demands: tuple[Demand, ...] = ()

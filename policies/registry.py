@@ -11,7 +11,7 @@ from policies.disclosure import Disclosure
 from policies.ephemeral import Ephemeral
 from policies.limits import Limits
 from policies.metadata import Metadata
-from policies.posture import Posture
+from policies.posture import Demands
 from policies.retention import Retention
 from policies.toml_file import ConfigInvalid, TomlFile
 
@@ -27,7 +27,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metadata: Metadata
     disclosure: Disclosure
     retention: Retention
-    posture: Posture
+    posture: Demands
 
     @property
     def policies(self) -> tuple[Policy, ...]:

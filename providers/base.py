@@ -234,10 +234,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     options: dict[str, Any] = {}
     """What one adapter alone understands; it decodes and checks them."""
 
-    def cost_of(self, model_s: float) -> float | None:
-        """Say what so many seconds of model time cost; None where they, or their price, are not told."""
-        return cost_of(model_s, self.usd_per_s)
-
 
 def cost_of(amount: float, usd_each: float | None) -> float | None:
     """Say what so much of something costs; None where no price is known, or the amount is none that can be."""

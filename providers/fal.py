@@ -34,6 +34,7 @@ from providers.base import (
     Takes,
     Task,
     Terms,
+    cost_of,
 )
 from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
@@ -155,7 +156,7 @@ class Fal:
         if status.status != "COMPLETED":
             return Snapshot(progress=Progress.RUNNING, poll_after_s=0.5)
         model_s = max(0.0, (status.metrics and status.metrics.inference_time) or 0.0)
-        cost_usd = model.cost_of(model_s)
+        cost_usd = cost_of(model_s, model.usd_per_s)
         outputs = await self._result(handle, model, status)
         return Snapshot(progress=Progress.SUCCEEDED, outputs=outputs, model_s=model_s, cost_usd=cost_usd)
 

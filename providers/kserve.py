@@ -32,7 +32,7 @@ from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
 from providers.inline import Inline
 from providers.pictures import files_of, read
-from providers.templates import check_template, model_for, picture_values, render
+from providers.templates import check_template, model_for, picture_values, render, steps
 from providers.tensors import DATATYPES, LENGTH, Tensor, described, pictures_in, pictures_tensor, value_tensor
 
 _KINDS = {**calls.ORDER_KINDS, 501: FailureKind.UNSUPPORTED}
@@ -177,7 +177,7 @@ def _wanted(model: Model, options: ModelOptions) -> dict[str, Any]:
 
 
 def _output_name(model: Model) -> str:
-    return model.output.removeprefix("/").replace("~1", "/").replace("~0", "~")
+    return "/".join(steps(model.output))
 
 
 def _refusal(reply: Reply) -> ProviderFailure:

@@ -35,6 +35,7 @@ from providers.base import (
     Takes,
     Task,
     Terms,
+    cost_of,
 )
 from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
@@ -246,7 +247,7 @@ def _address(model: Model) -> tuple[str, dict[str, Any]]:
 
 def _snapshot(prediction: _Prediction, model: Model) -> Snapshot:
     model_s = max(0.0, (prediction.metrics and prediction.metrics.predict_time) or 0.0)
-    cost_usd = model.cost_of(model_s)
+    cost_usd = cost_of(model_s, model.usd_per_s)
     match prediction.status:
         case "succeeded":
             if prediction.data_removed:

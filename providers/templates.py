@@ -97,11 +97,15 @@ def check_template(model: Model) -> str:
     return "" if amid is None else f"{amid!r} is sent as it stands: a name like $prompt is filled in where it is alone"
 
 
+def steps(pointer: str) -> list[str]:
+    """Return the names on the way that a JSON pointer goes."""
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+
 def pointed(document: Any, pointer: str) -> Any:
     """Return what a JSON pointer points to; raise BAD_OUTPUT where there is nothing."""
     found: Any = document
-    for step in pointer.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
+    for name in steps(pointer):
         try:
             found = cast("list[Any]", found)[_index(name)] if isinstance(found, list) else found[name]
         except (KeyError, IndexError, TypeError, ValueError):

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.up_process import descendants
+from broker.forensics.processes import descendants
 
 PARTS = {
     "worker guard": ("broker.guard", "workers"),

@@ -14,7 +14,7 @@ from broker.settings import Settings
 from tests.checks import blob_faults, forget_planted, leaks, redis_faults
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
 
-limits.register_profile("long", max_examples=10_000)
+limits.register_profile("long", max_examples=20_000)  # the machine of use cases, which is slow, takes half
 
 
 @pytest.fixture(autouse=True)

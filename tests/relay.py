@@ -2,22 +2,25 @@
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
+import pytest
 from PIL import Image
 
-from broker.attempts import Attempt
+from broker.attempts import Attempt, AttemptState
 from broker.custody import Copy, Domain
 from broker.jobs import Job
 from broker.receipts import Receipt, verify
 from broker.services import Services
 from broker.settings import Settings
 from policies.registry import load_profile
+from tests.emulators.base import running
+from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.lifecycle import eventually, reread
 from tests.stack import PipeGuard, body_of, running_services, submission
 from workers.main import work
@@ -42,6 +45,16 @@ output = "/output"
 cost_usd = 0.003
 usd_per_s = 0.001
 """
+
+
+@contextmanager
+def emulated_replicate(monkeypatch: pytest.MonkeyPatch, *states: str) -> Generator[ReplicateEmulator]:
+    """Run an emulated Replicate whose predictions go through these states; without any, they are done when asked."""
+    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
+    made = ReplicateEmulator()
+    made.states = list(states)
+    with running(made):
+        yield made
 
 
 def replicate(url: str, *, name: str = "replicate", concurrency: int = 100) -> str:
@@ -124,6 +137,15 @@ async def ended(services: Services, job: Job, *, within_s: float = 20) -> Job:
 
     await eventually(is_final, within_s=within_s)
     return await reread(services, job)
+
+
+async def waiting(services: Services, job: Job) -> None:
+    """Wait until the provider has the order under a stored handle."""
+
+    async def is_waiting() -> bool:
+        return any(attempt.state is AttemptState.WAITING for attempt in await attempts(services, job))
+
+    await eventually(is_waiting, within_s=20)
 
 
 async def attempts(services: Services, job: Job) -> list[Attempt]:

@@ -21,6 +21,11 @@ def files_with(needles: Iterable[bytes], folder: Path, *, since_s: float = 0.0, 
     return [str(path.relative_to(folder)) for path in paths if _holds(path, words, since_s)]
 
 
+def seen_in_memory() -> str:
+    """Say whether memory is looked into at all, for whoever reads a zero."""
+    return "looked into" if os.geteuid() == 0 else "not scanned: only root may read it"
+
+
 def memory_with(needles: Iterable[bytes], pids: Iterable[int]) -> list[str]:
     """Name the processes whose memory holds a needle; none where we are not root, who alone may read it."""
     words = tuple(needles)

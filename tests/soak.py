@@ -28,7 +28,7 @@ from tests.chaos_load import Load, Sent
 from tests.chaos_strikes import Strikes
 from tests.phone import FINAL
 from tests.reconcile import Found, Stores
-from tests.residue import files_with, memory_with
+from tests.residue import files_with, memory_with, seen_in_memory
 from tests.third_parties import ThirdParties, running_third_parties
 from tests.world import World, running_world
 
@@ -178,6 +178,7 @@ def show(figures: Figures) -> None:
     drawn.add_row("blows", ", ".join(f"{blow} {count}" for blow, count in sorted(figures.blows.items())))
     drawn.add_row("processes started again", str(figures.restarts))
     drawn.add_row("receipts verified", str(figures.receipts))
+    drawn.add_row("memory of processes", seen_in_memory())
     for name, count in figures.classes.items():
         drawn.add_row(name.replace("_", " "), str(count))
     drawn.add_row("requests answered", f"{figures.availability:.2%}")

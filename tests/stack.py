@@ -7,10 +7,12 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
+import pytest
 
 from broker.embedded import Embedded
 from broker.guard import Guard
@@ -19,7 +21,7 @@ from broker.migrate import migrate
 from broker.posture import Fact, fact
 from broker.services import Services, open_services
 from broker.settings import Settings
-from broker.store.keys import Keyholder
+from broker.store.keys import Keyholder, PutAnswer
 from broker.store.processes import Facts, Process
 from broker.submission import Submission
 from policies.posture import Demand
@@ -156,6 +158,28 @@ async def running_services(settings: Settings, *, role: str = "broker") -> Async
 def keyholder_of(services: Services) -> Keyholder:
     """The only keyholder that there is in most tests."""
     return next(iter(services.stores.keys))
+
+
+class Kept(NamedTuple):
+    """One key that was put: as it was, the buffer that it came in, and how long it lives."""
+
+    key: bytes
+    buffer: bytearray
+    ttl_s: int
+
+
+def watch_puts(services: Services, monkeypatch: pytest.MonkeyPatch) -> list[Kept]:
+    """Return the keys that are put from now on, as they come."""
+    seen: list[Kept] = []
+    keyholder = keyholder_of(services)
+    put = keyholder.put
+
+    async def put_seen(key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> PutAnswer:
+        seen.append(Kept(bytes(key), key, ttl_s))
+        return await put(key_id, key, ttl_s=ttl_s, incarnation=incarnation)
+
+    monkeypatch.setattr(keyholder, "put", put_seen)
+    return seen
 
 
 async def pretend_worker(services: Services, *, lease_s: float = 3600) -> UUID:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -43,20 +42,6 @@ def processes_of(directory: Path) -> dict[int, str]:
             if name in told and command:
                 found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace")
     return found
-
-
-def descendants(pid: int) -> set[int]:
-    """Return every live process below one; zombies are not alive."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state not in "ZX":
-                parents[int(stat.parent.name)] = int(parent)
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {pid}
 
 
 def alive(pids: set[int]) -> set[int]:
@@ -105,15 +90,6 @@ class UpProcess:
         while self._read(10.0):
             pass
         return self.output
-
-    def keep_reading(self) -> None:
-        """Read in the background for as long as it runs, as a terminal does."""
-
-        def read() -> None:
-            while self.running.poll() is None:
-                self._read(0.2)
-
-        threading.Thread(target=read, daemon=True).start()
 
     def press_ctrl_c(self) -> None:
         os.write(self._terminal, b"\x03")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from broker.children import Child, spawn
 from broker.embedded_postgres import ROLE, Postgres
+from broker.forensics.processes import descendants
 from broker.migrate import migrate
 from broker.settings import Settings
 from broker.wheels import postgres_programs, redis_server
@@ -23,7 +24,7 @@ from tests.peers import free_port
 from tests.relay import settings_with
 from tests.stack import DATA, environment_of
 from tests.third_parties import SECRETS
-from tests.up_process import alive, descendants, plain_environment
+from tests.up_process import alive, plain_environment
 
 ROOT = Path(__file__).parents[1]
 READY_WITHIN_S = 60.0

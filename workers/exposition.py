@@ -1,37 +1,23 @@
-"""A worker's /metrics, answered by a thread of its own, so that a busy loop delays nobody who looks."""
+"""A worker's /metrics, answered by a thread of its own, whose end the loop does not wait for standing still."""
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import cast
-from wsgiref.simple_server import WSGIRequestHandler, make_server
-from wsgiref.types import WSGIApplication
 
-from prometheus_client import CollectorRegistry, make_wsgi_app  # pyright: ignore[reportUnknownVariableType]
-from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client import CollectorRegistry, start_http_server
 
-LOOK_AGAIN_S = 0.1
-"""How long the thread may take to see that it has to end; the loop goes on meanwhile."""
-
-
-class _Silent(WSGIRequestHandler):
-    """Logs no request."""
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is the library's
-        """Say nothing."""
+from broker.wire import host_and_port
 
 
 @asynccontextmanager
 async def metrics_served(listen: str, registry: CollectorRegistry) -> AsyncGenerator[str]:
     """Answer inside the block; yield the URL."""
-    host, _, port = listen.rpartition(":")
-    app = cast("WSGIApplication", make_wsgi_app(registry))
-    with make_server(host, int(port), app, ThreadingWSGIServer, _Silent) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(LOOK_AGAIN_S,), daemon=True)
-        serving.start()
-        try:
-            yield f"http://{host}:{server.server_port}"
-        finally:
-            await asyncio.to_thread(server.shutdown)
-            serving.join()
+    host, port = host_and_port(listen)
+    server, serving = start_http_server(port, host, registry=registry)
+    try:
+        yield f"http://{listen.rpartition(':')[0]}:{server.server_port}"
+    finally:
+        # The thread looks twice a second whether it has to end; the loop goes on meanwhile.
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        serving.join()

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from broker.posture import Fact, fact
+from broker.prctl import landlock_version
 from policies.posture import Demand
 from providers.base import Provider
-from workers.images.sandbox import landlock_version
 from workers.models.network import has_gpu
 
 

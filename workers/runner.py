@@ -11,7 +11,6 @@ import structlog
 from broker.changes import Change
 from broker.custody import Evidence, Held
 from broker.errors import IllegalTransition, Unavailable
-from broker.forgetting import forget_frames
 from broker.jobs import Job, JobState
 from broker.metrics import AttemptResult
 from broker.services import Services
@@ -116,8 +115,7 @@ class Runner:
         except IllegalTransition:
             self._count(job, AttemptResult.STALE)
             await self._release(job, held)
-        except asyncio.CancelledError as exc:
-            forget_frames(exc)  # what they hold is to be gone before custody says so
+        except asyncio.CancelledError:
             await asyncio.shield(self._give_up(job, held))
             raise
         except Unavailable as exc:

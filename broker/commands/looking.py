@@ -10,8 +10,9 @@ from rich.console import Console
 from broker.commands.endings import EXISTING, OUTPUT, run, say
 from broker.forensics.faults import FAULTS, QUICK
 from broker.forensics.findings import EXIT_CODES
+from broker.forensics.inspection import Say
 from broker.forensics.report import show, write
-from broker.forensics.story import Plan, Signed, Watch, investigate
+from broker.forensics.story import Plan, Signed, investigate
 from broker.supervisor import stop_on_signals
 from broker.up import Stopped, unless_stopped
 
@@ -39,6 +40,8 @@ def forensics_command(  # noqa: PLR0917 -- click names them
     encoding. Run it as root: only root may look into the memory of hardened processes and capture packets; what it
     cannot look at is printed as `not scanned`.
 
+    The report is a C2SP signed note: any tool for such notes verifies it with the key that is printed last.
+
     The exit code is 0 for clean, 3 for partial (not everything was scanned), 4 for void (it proves nothing), 5 for a
     leak, and 1 when it could not run.
 
@@ -57,10 +60,10 @@ def forensics_command(  # noqa: PLR0917 -- click names them
         raise click.ClickException("stopped before everything was looked at; nothing is left running") from None
     show(signed.report, console)
     write(signed.report, signed.signer, output)
-    say(f"\nSigned as {output}; it is verified with the key {signed.signer.vkey}")
+    say(f"\nSigned as {output}, a C2SP signed note; it is verified with the key {signed.signer.vkey}")
     sys.exit(EXIT_CODES[signed.report.verdict])
 
 
-async def _until_told(plan: Plan, watch: Watch) -> Signed:
+async def _until_told(plan: Plan, watch: Say) -> Signed:
     stopping = stop_on_signals(asyncio.get_running_loop())
     return await unless_stopped(investigate(plan, watch=watch), stopping)

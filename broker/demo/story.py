@@ -2,11 +2,7 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -22,6 +18,7 @@ from broker.demo.outside import ids_of, introduce, show_key, show_theirs, show_w
 from broker.demo.report import Report
 from broker.demo.search import pieces, search
 from broker.receipts import Receipt, ReceiptInvalid
+from broker.scratch import scratch_directory
 from broker.sniff import dimensions
 from broker.submit import Order, finish, progress_bars, send
 from broker.supervisor import stop_on_signals
@@ -48,7 +45,8 @@ async def demo(plan: Plan, console: Console) -> None:
     """Run the demo; raise DemoFailed naming the checks that failed."""
     stopping = stop_on_signals(asyncio.get_running_loop())
     report = Report(console)
-    with _directory(plan.directory) as directory:
+    given = plan.directory
+    with contextlib.nullcontext(given) if given else scratch_directory("demo") as directory:
         await unless_stopped(_run(directory, plan, report), stopping)
     if report.failed:
         raise DemoFailed("; ".join(report.failed))
@@ -209,18 +207,3 @@ async def _delete(scene: Scene, job_id: str) -> None:
     await scene.client.delete(job_id)
     left = [copy for copy in copies if await scene.evidence.is_there(copy)]
     scene.report.check("the result's file and key are gone too", not left)
-
-
-@contextlib.contextmanager
-def _directory(given: Path | None) -> Generator[Path]:
-    """A fresh directory goes at the end, whatever happens; a given one stays."""
-    if given is not None:
-        yield given
-        return
-    parent = Path(".lethe").absolute()
-    parent = parent if os.access(parent, os.W_OK) else Path(tempfile.gettempdir())
-    fresh = Path(tempfile.mkdtemp(prefix="demo-", dir=parent))
-    try:
-        yield fresh
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

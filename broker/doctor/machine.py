@@ -16,13 +16,12 @@ from broker.frames import KEY_BYTES
 from broker.guard import hardened
 from broker.hardening import SWAPS, disks_in
 from broker.keyholder import DEFAULT_CAPACITY
+from broker.prctl import landlock_version
 from broker.settings import inherited_environment
 
 _PYTHONS: Final = ((3, 11), (3, 14))
 _OLDEST_GLIBC: Final = (2, 28)
 _SYS_MEMFD_SECRET: Final = 447
-_SYS_LANDLOCK_CREATE_RULESET: Final = 444
-_LANDLOCK_VERSION: Final = 1
 _BUILT_IN: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -86,7 +85,7 @@ def seccomp(status: str) -> Finding:
 
 def landlock() -> Finding:
     """A second fence around the same children."""
-    version = int(_libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION))
+    version = landlock_version()
     if version >= 1:
         return ok(f"landlock, version {version}")
     return note("no landlock: the children that decode pictures are fenced in by seccomp alone")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from broker.custody import Copy, Domain, Holder, What
+from broker.custody import Holder, KeptAt
+from broker.demo.evidence import of_upload
 from broker.forensics.orders import Ordered
 from broker.forensics.stage import Stage
 from broker.frames import KEY_BYTES
@@ -15,7 +16,8 @@ from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.files import statements
 from broker.store.jobs import JobStore
-from broker.store.keys import Keyholder, OpenAnswer
+from broker.store.keyholders import Keyholders
+from broker.store.keys import OpenAnswer
 
 _SQL: Final = statements("forensics")
 _AGAIN_S: Final = 0.2
@@ -23,21 +25,23 @@ _AGAIN_S: Final = 0.2
 
 async def keys_of(stage: Stage, jobs: Sequence[Ordered]) -> dict[bytes, str]:
     """Read the keys of uploads that are there now: they are looked for like any marker. Only who looks holds them."""
-    keyholder = Keyholder(stage.stack.settings.keyholder_socket)
+    keyholders = Keyholders.of(stage.stack.settings)
     found: dict[bytes, str] = {}
     try:
         async with stage.database() as database:
             for ordered in jobs:
                 job = await _job(database, ordered)
-                for copy in await CustodyStore(database).copies(job.id) if job else ():
-                    assert job is not None
+                if job is None:
+                    continue
+                for copy in of_upload(await CustodyStore(database).copies(job.id)):
                     buffer = bytearray(KEY_BYTES)
-                    if copy.holder is Holder.KEY and copy.is_open and copy.what is not What.OUTPUT:
+                    if copy.holder is Holder.KEY and copy.is_open:
+                        keyholder = keyholders.at(KeptAt.read(copy.detail).keyholder)
                         answer = await keyholder.open_into(bytes.fromhex(copy.ref), buffer, fence=job.fence)
                         if answer is OpenAnswer.OK:
                             found[bytes(buffer)] = f"key of the {copy.what} of {ordered.name}"
     finally:
-        await keyholder.aclose()
+        await keyholders.aclose()
     return found
 
 
@@ -63,13 +67,9 @@ async def _end_ms(database: Database, ordered: Ordered) -> int | None:
     job = await _job(database, ordered)
     if job is None or job.decided_at is None:
         return None
-    closed = [copy.closed_at for copy in await CustodyStore(database).copies(job.id) if _is_of_upload(copy)]
+    closed = [copy.closed_at for copy in of_upload(await CustodyStore(database).copies(job.id))]
     last = max((at for at in closed if at is not None), default=job.decided_at)
     return max(0, round((last - job.decided_at).total_seconds() * 1000))
-
-
-def _is_of_upload(copy: Copy) -> bool:
-    return copy.domain is Domain.OURS and copy.what is not What.OUTPUT
 
 
 async def _job(database: Database, ordered: Ordered) -> Job | None:

@@ -61,7 +61,7 @@ def planted(needle: bytes, encoding: Encoding) -> bytes:
     around = secrets.token_bytes(3)
     if encoding in _BEFORE:
         text = base64.b64encode(around[: _BEFORE[encoding]] + needle + around)
-        return text.translate(_URL) if encoding in _URLS else text
+        return text.translate(_URL) if "url" in encoding else text
     if encoding is Encoding.INFLATED:
         return zlib.compress(bytes(64) + needle + bytes(64))
     return _WRITERS[encoding](needle)
@@ -107,4 +107,3 @@ _WRITERS: Final[dict[Encoding, Callable[[bytes], bytes]]] = {
     Encoding.UTF16: lambda needle: _text(needle).encode("utf-16-le"),
     Encoding.JSON: _json,
 }
-_URLS: Final = frozenset({Encoding.BASE64URL_0, Encoding.BASE64URL_1, Encoding.BASE64URL_2})

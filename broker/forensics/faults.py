@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from broker.forensics.orders import Ordered, Phones
-from broker.forensics.provider import HeldProvider, Verdict
+from broker.forensics.provider import HeldProvider, Reply
 from broker.forensics.stage import Stage
 
 _SOON_S: Final = 2
@@ -43,12 +43,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         return self.operation == "edit" and not self.finish_within_s and not self.is_half
 
 
-def answering(verdict: Verdict) -> Cause:
+def answering(reply: Reply) -> Cause:
     """Have the provider answer."""
 
     async def cause(scene: Scene, jobs: Sequence[Ordered]) -> None:
         for job in jobs:
-            scene.provider.end(job.marker, verdict)
+            scene.provider.end(job.marker, reply)
 
     return cause
 
@@ -58,7 +58,7 @@ def killing(name: str) -> Cause:
 
     async def cause(scene: Scene, jobs: Sequence[Ordered]) -> None:
         await scene.stage.kill(name)
-        await answering(Verdict.DONE)(scene, jobs)
+        await answering(Reply.DONE)(scene, jobs)
 
     return cause
 
@@ -72,7 +72,7 @@ async def cancel(scene: Scene, jobs: Sequence[Ordered]) -> None:
 async def lose_redis(scene: Scene, jobs: Sequence[Ordered]) -> None:
     """Kill -9 Redis, and with it the stack, which starts again on what it left."""
     await scene.stage.lose_redis()
-    await answering(Verdict.DONE)(scene, jobs)
+    await answering(Reply.DONE)(scene, jobs)
 
 
 async def wait(scene: Scene, jobs: Sequence[Ordered]) -> None:
@@ -87,7 +87,7 @@ FAULTS: Final = {
         Fault(
             name="success",
             words="the provider answers",
-            cause=answering(Verdict.DONE),
+            cause=answering(Reply.DONE),
             ends_as=frozenset({"succeeded"}),
         ),
         Fault(
@@ -100,7 +100,7 @@ FAULTS: Final = {
         Fault(
             name="failure",
             words="the provider refuses the order",
-            cause=answering(Verdict.REFUSED),
+            cause=answering(Reply.REFUSED),
             ends_as=frozenset({"failed"}),
         ),
         Fault(name="cancel", words="its user takes it back", cause=cancel, ends_as=frozenset({"canceled"})),

@@ -11,14 +11,14 @@ from broker.forensics.markers import Family, place_of
 from broker.forensics.search import Found, Known, Quarry
 from broker.forensics.surfaces import NotScanned, Part, Surface
 
-Watch = Callable[[str], None]
-"""Told which surface is looked at."""
+Say = Callable[[str], None]
+"""Told what happens: which surface is looked at, which fault is caused."""
 
 
 class Inspection:
     """All surfaces, and what was found on each."""
 
-    def __init__(self, surfaces: Sequence[Surface], *, watch: Watch) -> None:
+    def __init__(self, surfaces: Sequence[Surface], *, watch: Say) -> None:
         self._surfaces = surfaces
         self._watch = watch
         self._known = Known()

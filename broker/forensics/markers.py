@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from broker.forensics.encodings import Encoding, tells_apart
+from broker.forensics.encodings import tells_apart
 
 _LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789"
 _BEGINNING: Final = 16
@@ -94,11 +94,6 @@ def plant(family: Family, job: str) -> Planted:
     """Make the markers of one upload."""
     places = (*IN_A_FILE, Place.PROMPT)
     return Planted(markers={place: family.marker(f"{place} of {job}") for place in places})
-
-
-def controls(family: Family) -> dict[Encoding, bytes]:
-    """Make a marker for each encoding, labelled by it."""
-    return {encoding: family.marker(encoding) for encoding in Encoding}
 
 
 def place_of(label: str) -> Place:

@@ -22,13 +22,11 @@ class Ordered(msgspec.Struct, kw_only=True):
     """A job, its markers, and what became of it as its user saw it."""
 
     name: str
-    fault: str
     planted: Planted
     operation: str
     user: User
     id: str = ""
     status: str = ""
-    code: str = ""
 
     @property
     def marker(self) -> bytes:
@@ -93,7 +91,7 @@ class Phones:
             except (ServerUnreachable, ServerRefused):
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            ordered.status, ordered.code = job.status, job.error_code
+            ordered.status = job.status
             if job.is_final:
                 return
             await asyncio.sleep(_AGAIN_S)

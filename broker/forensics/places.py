@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from broker.forensics.loopback import Loopback
+from broker.forensics.metrics import Metrics
 from broker.forensics.processes import DeletedFiles, Memory, descendants
 from broker.forensics.stage import Stage
 from broker.forensics.stores import BY_THE_LOG, PAST_THE_LOG, PostgresFiles, PostgresRows, RedisHeap, RedisValues
 from broker.forensics.surfaces import Files, Surface
-from broker.forensics.wire import Loopback, Metrics
 
 MEMORY: Final = "process memory"
 LOOPBACK: Final = "loopback capture"

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from broker.forensics.surfaces import BLOCK_BYTES, Leaks, NotScanned, Part, Surface
+from broker.forensics.surfaces import BLOCK_BYTES, Leaks, NotScanned, Part, Surface, file_blocks
 from broker.guard import hardened
 from broker.prctl import die_with_parent
 from broker.secret_memory import harden
@@ -50,16 +50,26 @@ def name_of(pid: int) -> str:
     return f"{guards}{modules[-1] if modules else Path(words[0]).name} (pid {pid})"
 
 
-class Memory(Surface):
+class _HeldByProcesses(Surface):
+    """What some processes hold."""
+
+    def __init__(self, name: str, pids: Pids) -> None:
+        super().__init__(name)
+        self._pids = pids
+
+    @asynccontextmanager
+    async def planted(self, leaks: Leaks) -> AsyncGenerator[None]:
+        """Have a process that is hardened like ours hold it, in its heap and in a file without a name."""
+        async with decoy(leaks):
+            yield
+
+
+class Memory(_HeldByProcesses):
     """
     Everything that can be read of the memory of some processes.
 
     What lies in memfd_secret is hidden from root too, and is counted as hidden: nobody who comes later can read it.
     """
-
-    def __init__(self, name: str, pids: Pids) -> None:
-        super().__init__(name)
-        self._pids = pids
 
     async def parts(self) -> AsyncGenerator[Part]:
         """Yield each process; what several of them share is read once."""
@@ -67,12 +77,6 @@ class Memory(Surface):
         seen: set[str] = set()
         for pid in sorted(self._pids()):
             yield Part(name_of(pid), self._blocks(pid, seen))
-
-    @asynccontextmanager
-    async def planted(self, leaks: Leaks) -> AsyncGenerator[None]:
-        """Have a process that is hardened like ours hold it."""
-        async with decoy(leaks):
-            yield
 
     def _blocks(self, pid: int, seen: set[str]) -> Iterator[bytes]:
         try:
@@ -94,12 +98,8 @@ class Memory(Surface):
                 self.hidden_bytes += min(BLOCK_BYTES, stop - at)
 
 
-class DeletedFiles(Surface):
+class DeletedFiles(_HeldByProcesses):
     """Files without a name that processes have open, in memory or on a disk."""
-
-    def __init__(self, name: str, pids: Pids) -> None:
-        super().__init__(name)
-        self._pids = pids
 
     async def parts(self) -> AsyncGenerator[Part]:
         """Yield each of them."""
@@ -117,13 +117,7 @@ class DeletedFiles(Surface):
                 if path.readlink().name.startswith(_HIDDEN):
                     self.hidden_bytes += path.stat().st_size
                 else:
-                    yield Part(f"descriptor {path.name} of {name_of(pid)}", _content(path))
-
-    @asynccontextmanager
-    async def planted(self, leaks: Leaks) -> AsyncGenerator[None]:
-        """Have a process hold such a file."""
-        async with decoy(leaks):
-            yield
+                    yield Part(f"descriptor {path.name} of {name_of(pid)}", file_blocks(path))
 
 
 @asynccontextmanager
@@ -182,17 +176,6 @@ def _is_deleted(path: Path) -> bool:
     with suppress(OSError):
         return path.readlink().name.endswith(_DELETED) and stat.S_ISREG(path.stat().st_mode)
     return False
-
-
-def _content(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                yield block
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    except OSError as exc:
-        raise NotScanned(f"{path} ({path.readlink()}) cannot be read ({exc.strerror})") from exc
 
 
 if __name__ == "__main__":

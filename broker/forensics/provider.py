@@ -38,7 +38,7 @@ tiers = [{ held = 1 }]
 """Its tables in lethe.toml, and a route that leads there."""
 
 
-class Verdict(StrEnum):
+class Reply(StrEnum):
     """How it ends an order."""
 
     DONE = "done"
@@ -46,8 +46,8 @@ class Verdict(StrEnum):
 
 
 _ANSWERS: Final = {
-    Verdict.DONE: ("200 OK", "image/png"),
-    Verdict.REFUSED: ("400 Bad Request", "application/json"),
+    Reply.DONE: ("200 OK", "image/png"),
+    Reply.REFUSED: ("400 Bad Request", "application/json"),
 }
 
 
@@ -55,7 +55,7 @@ class _Order(msgspec.Struct):
     """What is known of the orders for one marker."""
 
     arrived: asyncio.Event
-    verdict: asyncio.Future[Verdict]
+    reply: asyncio.Future[Reply]
 
 
 class HeldProvider:
@@ -70,21 +70,21 @@ class HeldProvider:
     def expect(self, marker: bytes) -> None:
         """Hold the order that will carry this marker."""
         future = asyncio.get_running_loop().create_future()
-        self._orders[marker] = _Order(arrived=asyncio.Event(), verdict=future)
+        self._orders[marker] = _Order(arrived=asyncio.Event(), reply=future)
 
     async def arrived(self, marker: bytes) -> None:
         """Wait until it is here."""
         await self._orders[marker].arrived.wait()
 
-    def end(self, marker: bytes, verdict: Verdict) -> None:
+    def end(self, marker: bytes, reply: Reply) -> None:
         """Answer it, and every later order for the same."""
-        if not self._orders[marker].verdict.done():
-            self._orders[marker].verdict.set_result(verdict)
+        if not self._orders[marker].reply.done():
+            self._orders[marker].reply.set_result(reply)
 
     async def let_go(self) -> None:
         """Refuse whatever is held still."""
         for marker in self._orders:
-            self.end(marker, Verdict.REFUSED)
+            self.end(marker, Reply.REFUSED)
         await asyncio.gather(*self._serving)
 
     def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,16 +100,16 @@ class HeldProvider:
             body = await reader.readexactly(int(found[1]) if found else 0)
             order = next((order for marker, order in self._orders.items() if marker in body), None)
             del body  # it is kept no longer than it takes to know it
-            verdict = Verdict.REFUSED
+            reply = Reply.REFUSED
             if order is not None:
                 order.arrived.set()
-                verdict = await asyncio.shield(order.verdict)
-            await self._answer(writer, verdict)
+                reply = await asyncio.shield(order.reply)
+            await self._answer(writer, reply)
         writer.close()
 
-    async def _answer(self, writer: asyncio.StreamWriter, verdict: Verdict) -> None:
-        status, media_type = _ANSWERS[verdict]
-        content = self._result if verdict is Verdict.DONE else b'{"error": "no"}'
+    async def _answer(self, writer: asyncio.StreamWriter, reply: Reply) -> None:
+        status, media_type = _ANSWERS[reply]
+        content = self._result if reply is Reply.DONE else b'{"error": "no"}'
         head = f"HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nContent-Length: {len(content)}\r\n"
         writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
         await writer.drain()

@@ -1,14 +1,11 @@
 """The run, top to bottom: start a stack, prove that leaks are found, then for each fault order, look, strike, look."""
 
 import asyncio
-import os
 import platform
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,7 +17,7 @@ from broker.forensics.custody import keys_of, longest_end_ms, wait_for_copies
 from broker.forensics.encodings import Encoding
 from broker.forensics.faults import Fault, Scene
 from broker.forensics.findings import JobsFindings, PrivacyReport, judge
-from broker.forensics.inspection import Inspection
+from broker.forensics.inspection import Inspection, Say
 from broker.forensics.markers import IN_A_FILE, Family, Place, plant
 from broker.forensics.network import own_network
 from broker.forensics.orders import Ordered, Phones
@@ -29,14 +26,13 @@ from broker.forensics.provider import held_provider
 from broker.forensics.search import Quarry
 from broker.forensics.stage import Stage, settings_for
 from broker.receipts import ReceiptInvalid, Signer, whole_seconds
+from broker.scratch import scratch_directory
 from broker.store.signing_key import load_signer
 from broker.verify import check, read_keys
 
 _HELD_WITHIN_S: Final = 60.0
 _FINAL_WITHIN_S: Final = 90.0
 _NEVER_IN: Final = "never taken in"
-
-Watch = Callable[[str], None]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,9 +51,9 @@ class Signed(msgspec.Struct, frozen=True, kw_only=True):
     signer: Signer
 
 
-async def investigate(plan: Plan, *, watch: Watch) -> Signed:
+async def investigate(plan: Plan, *, watch: Say) -> Signed:
     """Run it all on a fresh stack, which is gone afterwards; `watch` is told what happens."""
-    with own_network(), _fresh_directory() as directory:
+    with own_network(), scratch_directory("forensics") as directory:
         async with AsyncExitStack() as exits:
             family = Family()
             result = plant(Family(), "the provider's answer").picture()
@@ -76,7 +72,7 @@ async def investigate(plan: Plan, *, watch: Watch) -> Signed:
 class _Run:
     """One run on a stack that is up."""
 
-    def __init__(self, scene: Scene, plan: Plan, family: Family, *, watch: Watch) -> None:
+    def __init__(self, scene: Scene, plan: Plan, family: Family, *, watch: Say) -> None:
         self._scene = scene
         self._plan = plan
         self._family = family
@@ -131,7 +127,7 @@ class _Run:
         name = f"job {n + 1} of {fault.name}"
         user = await self._scene.phones.new_user()
         planted = plant(self._family, name)
-        job = Ordered(name=name, fault=fault.name, planted=planted, operation=fault.operation, user=user)
+        job = Ordered(name=name, planted=planted, operation=fault.operation, user=user)
         self._scene.provider.expect(job.marker)
         if fault.is_half:
             await uploads.enter_async_context(self._scene.phones.half_ordered(job))
@@ -211,14 +207,3 @@ def phases(faults: Sequence[Fault]) -> list[list[Fault]]:
 
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), "kernel": platform.release()}
-
-
-@contextmanager
-def _fresh_directory() -> Generator[Path]:
-    parent = Path(".lethe").absolute()
-    parent = parent if os.access(parent, os.W_OK) else Path(tempfile.gettempdir())
-    fresh = Path(tempfile.mkdtemp(prefix="forensics-", dir=parent))
-    try:
-        yield fresh
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

@@ -99,12 +99,12 @@ class Files(Surface):
 
 
 def file_blocks(path: Path) -> Iterator[bytes]:
-    """Read a file piece by piece; one that has gone meanwhile holds nothing."""
+    """Read a file piece by piece; one that has gone meanwhile, or whose process has, holds nothing."""
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK_BYTES):
                 yield block
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return
     except OSError as exc:
         raise NotScanned(f"{path} cannot be read ({type(exc).__name__})") from exc

@@ -1,6 +1,7 @@
 """Attempts at providers in Postgres: committed before an order is sent, with the custody rows of what will be there."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -16,6 +17,7 @@ from providers.failures import ProviderFailure
 
 SQL = statements("attempts")
 BATCH = 50
+T = TypeVar("T", Attempt, Ended)
 
 
 class NewAttempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,7 @@ class AttemptStore:
 
     async def _end(self, *values: object) -> Ended | None:
         row = await self._database.row(SQL["end"], *values)
-        return None if row is None else _ended(row)
+        return None if row is None else _read(row, Ended)
 
     async def failed_here(self, job: Job, attempt_id: UUID, *, provider: str, failure: ProviderFailure) -> Ended:
         """Remember an attempt of which nothing has left us; IllegalTransition when the job is not ours any more."""
@@ -80,11 +82,11 @@ class AttemptStore:
         )
         if row is None:
             raise IllegalTransition(f"attempt of {job.id} at fence {job.fence}")
-        return _ended(row)
+        return _read(row, Ended)
 
     async def of_job(self, job_id: UUID) -> list[Attempt]:
         """Return every attempt of a job, oldest first."""
-        return [_attempt(row) for row in await self._database.rows(SQL["of_job"], job_id)]
+        return [_read(row, Attempt) for row in await self._database.rows(SQL["of_job"], job_id)]
 
     async def find_by_hook(self, hook_hash: bytes) -> UUID | None:
         """Return the open attempt that a hint with this token is for."""
@@ -109,11 +111,11 @@ class AttemptStore:
     async def due(self, providers: Sequence[str], *, within_s: float) -> list[Attempt]:
         """Take attempts that are to be purged now; nobody else gets them for `within_s`."""
         rows = await self._database.rows(SQL["due"], list(providers), within_s, BATCH)
-        return [_attempt(row) for row in rows]
+        return [_read(row, Attempt) for row in rows]
 
     async def orphaned(self, *, after_s: float) -> list[Attempt]:
         """Take attempts whose purge nobody has finished, `after_s` past their time."""
-        return [_attempt(row) for row in await self._database.rows(SQL["orphaned"], after_s, BATCH)]
+        return [_read(row, Attempt) for row in await self._database.rows(SQL["orphaned"], after_s, BATCH)]
 
     async def pending(self) -> int:
         """Count the attempts that wait for a purge."""
@@ -122,9 +124,5 @@ class AttemptStore:
         return int(row["attempts"])
 
 
-def _ended(row: asyncpg.Record) -> Ended:
-    return msgspec.convert({**row, "kind": row["kind"] or None}, Ended)
-
-
-def _attempt(row: asyncpg.Record) -> Attempt:
-    return msgspec.convert({**row, "kind": row["kind"] or None}, Attempt)
+def _read(row: asyncpg.Record, into: type[T]) -> T:
+    return msgspec.convert({**row, "kind": row["kind"] or None}, into)

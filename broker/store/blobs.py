@@ -96,8 +96,10 @@ class BlobStore:
         name = f"posture-{secrets.token_hex(8)}"
         async with _mapped(), asyncio.timeout(TIMEOUT_S):
             await obstore.put_async(self._store, name, b"\0", use_multipart=False)
-            version = (await obstore.head_async(self._store, name)).get("version")
-            await obstore.delete_async(self._store, name)
+            try:
+                version = (await obstore.head_async(self._store, name)).get("version")
+            finally:
+                await obstore.delete_async(self._store, name)
         return versioned(self._scheme, version)
 
     async def _delete(self, name: str) -> None:

@@ -17,7 +17,6 @@ class Keyholders:
 
     def __init__(self, addresses: Sequence[str], files: TlsFiles | None = None) -> None:
         self._all = {address: Keyholder(address, files) for address in addresses}
-        self._first = addresses[0]
         self._turns = count()
 
     @classmethod
@@ -40,7 +39,7 @@ class Keyholders:
     def at(self, address: str) -> Keyholder:
         """Return the keyholder that a row names; raise KeyholderUnavailable where the settings do not."""
         try:
-            return self._all[address or self._first]
+            return self._all[address]
         except KeyError:
             raise KeyholderUnavailable("LETHE_KEYHOLDER_SOCKET does not name the keyholder that has this key") from None
 

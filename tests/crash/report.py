@@ -9,6 +9,7 @@ from rich.table import Table
 
 from tests.crash.lane import Outcome
 from tests.crash.points import Mode, parse
+from tests.residue import seen_in_memory
 
 CLASSES = {
     "hits": ("hit ",),
@@ -64,7 +65,16 @@ def report(outcomes: Sequence[Outcome], *, seed: int, took_s: float) -> Report:
 
 def table(made: Report) -> Table:
     """Draw the figures."""
-    drawn = Table("mode", "process", "points", "reached", *CLASSES, "other", title="Crash points")
+    drawn = Table(
+        "mode",
+        "process",
+        "points",
+        "reached",
+        *CLASSES,
+        "other",
+        title="Crash points",
+        caption=f"memory: {seen_in_memory()}",
+    )
     for row in made.rows:
         drawn.add_row(*row.cells, style="red" if any(row.figures.values()) else "")
     return drawn
@@ -80,7 +90,9 @@ def write(made: Report, path: Path) -> None:
         f"| {kind} | {', '.join(f'{end}: {count}' for end, count in found.items())} |\n"
         for kind, found in made.ends.items()
     )
-    path.with_suffix(".md").write_text(f"{text}\n| job | how it ended |\n| --- | --- |\n{ends}")
+    path.with_suffix(".md").write_text(
+        f"{text}\nMemory of processes: {seen_in_memory()}.\n\n| job | how it ended |\n| --- | --- |\n{ends}"
+    )
 
 
 def _row(mode: Mode, role: str, outcomes: Sequence[Outcome]) -> Row:

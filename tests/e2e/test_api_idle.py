@@ -19,7 +19,7 @@ from tests.processes import lethe_process
 
 CLIENTS = 2_000
 AT_ONCE = 16  # as many as Postgres answers side by side
-BUDGET_BYTES = 200 << 20
+BUDGET_BYTES = 200_000_000
 
 
 def resident_bytes(pid: int) -> int:
@@ -56,7 +56,7 @@ async def listening(api: Api, job_id: str, opened: AsyncExitStack) -> asyncio.St
 async def test_two_thousand_idle_listeners_stay_within_the_budget(
     services: Services, settings: Settings, tmp_path: Path, room: None
 ) -> None:
-    """2,000 event streams on one broker: under 200 MB, another client is served at once, and the end ends them all."""
+    """2,000 event streams on one broker: under 200 MB, another request is answered, and most are told the end."""
     patient = msgspec.structs.replace(settings, lease_s=30.0)  # so many connections at once are work
     with lethe_process(["broker"], patient, tmp_path) as process:
         facts = await address_of(services, process)
@@ -74,5 +74,6 @@ async def test_two_thousand_idle_listeners_stay_within_the_budget(
             await api.delete(f"/v1/jobs/{job['id']}")
             async with asyncio.timeout(30):
                 told = await asyncio.gather(*(reader.read() for reader in readers))
+            # Whoever is cut off meanwhile comes again, as phones do.
             assert sum(b"event: end" in text for text in told) > CLIENTS / 2
             assert resident_bytes(process.child_pid) < BUDGET_BYTES

@@ -16,7 +16,7 @@ from broker.forensics.findings import EXIT_CODES, Verdict
 from broker.forensics.markers import Place
 from broker.forensics.orders import Ordered
 from broker.forensics.places import LOOPBACK, MEMORY
-from broker.forensics.provider import Verdict as Answer
+from broker.forensics.provider import Reply
 from broker.forensics.report import read
 from broker.forensics.story import Plan, investigate
 from tests.stack import DATA
@@ -80,7 +80,7 @@ async def test_a_stack_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch) -> 
             spool.flush()
             with (scene.stage.directory / "logs" / "broker.log").open("ab") as log:
                 log.write(b'{"event":"oops","prompt":"' + job.planted.prompt.encode() + b'"}\n')
-            await answering(Answer.DONE)(scene, jobs)
+            await answering(Reply.DONE)(scene, jobs)
 
         fault = Fault(name="careless", words="somebody is careless", cause=careless, ends_as=frozenset({"succeeded"}))
         signed = await investigate(Plan(faults=(fault,)), watch=lambda _: None)

@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from broker.forensics.processes import descendants
 from broker.prctl import die_with_parent
 from broker.settings import Settings
 from broker.store.processes import Process
 from tests.stack import Servers, environment_of, running_services
-from tests.up_process import alive, descendants, lethe, plain_environment
+from tests.up_process import alive, lethe, plain_environment
 
 READY_WITHIN_S = 30.0
 

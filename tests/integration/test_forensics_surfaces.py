@@ -16,13 +16,14 @@ import pytest
 from broker.forensics.encodings import Encoding
 from broker.forensics.findings import SurfaceFindings
 from broker.forensics.inspection import Inspection
+from broker.forensics.loopback import Loopback
 from broker.forensics.markers import Family
+from broker.forensics.metrics import Metrics
 from broker.forensics.network import own_network
 from broker.forensics.processes import DeletedFiles, Memory, descendants
 from broker.forensics.search import Quarry
 from broker.forensics.stores import PostgresRows, RedisHeap, RedisValues
 from broker.forensics.surfaces import Files, Surface
-from broker.forensics.wire import Loopback, Metrics
 from broker.settings import Settings
 from tests.process_memory import needs_root
 
@@ -154,8 +155,8 @@ async def test_a_surface_that_does_not_answer_is_not_scanned() -> None:
 WITHOUT_RIGHTS = """
 import asyncio, concurrent.futures.thread, json, os, sys
 from broker.forensics.inspection import Inspection
+from broker.forensics.loopback import Loopback
 from broker.forensics.processes import DeletedFiles, Memory
-from broker.forensics.wire import Loopback
 
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)

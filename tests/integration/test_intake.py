@@ -26,7 +26,15 @@ from broker.store.jobs import Admission, JobStore
 from broker.submission import Submission
 from tests.lifecycle import blobs, count, eventually, final, is_empty, keys_held, refs
 from tests.processes import lethe_process
-from tests.stack import body_of, keyholder_of, pretend_worker, running_services, submission, upload_bytes
+from tests.stack import (
+    body_of,
+    keyholder_of,
+    pretend_worker,
+    running_services,
+    submission,
+    upload_bytes,
+    watch_puts,
+)
 
 
 async def broken_off() -> AsyncIterator[bytes]:
@@ -279,23 +287,14 @@ async def test_nothing_is_held_when_the_row_says_overwritten(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The write that queues the job calls our copy overwritten: by then no key is in our memory, no guard armed."""
-    seen: list[bytes] = []
-    wiped: list[bytearray] = []
-    put = keyholder_of(services).put
-
-    async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
-        seen.append(bytes(key))
-        wiped.append(key)
-        return await put(key_id, key, **named)  # pyright: ignore[reportArgumentType]
-
+    puts = watch_puts(services, monkeypatch)
     admit = JobStore.admit
 
     async def admit_seen(self: JobStore, job: Job, admission: Admission) -> Job:
-        assert seen[0] != bytes(32)
-        assert wiped[0] == bytearray(32)
+        assert puts[0].key != bytes(32)
+        assert puts[0].buffer == bytearray(32)
         return await admit(self, job, admission)
 
-    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
     monkeypatch.setattr(JobStore, "admit", admit_seen)
     job, _ = await services.intake.submit(await submission(services), body_of(upload_bytes()))
     assert job.state == "queued"
@@ -303,19 +302,12 @@ async def test_nothing_is_held_when_the_row_says_overwritten(
 
 async def test_a_key_ends_with_the_deadline_of_its_job(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keyholder ends it by itself then, should everybody else be dead; a client's shorter deadline counts."""
-    lives_s: list[int] = []
-    put = keyholder_of(services).put
-
-    async def put_seen(key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> object:
-        lives_s.append(ttl_s)
-        return await put(key_id, key, ttl_s=ttl_s, incarnation=incarnation)
-
-    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
+    puts = watch_puts(services, monkeypatch)
     for asked_s in (None, 7.0):
         made = await submission(services, start_within_s=asked_s, finish_within_s=asked_s)
         await services.intake.submit(made, body_of(upload_bytes()))
 
-    assert lives_s == [services.policies.profile.deadlines.finish_within_s, 7]
+    assert [put.ttl_s for put in puts] == [services.policies.profile.deadlines.finish_within_s, 7]
 
 
 async def test_nothing_is_taken_in_without_a_lease(

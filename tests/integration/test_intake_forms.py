@@ -34,7 +34,7 @@ from tests.forms import (
     typed_submission,
 )
 from tests.lifecycle import blobs, count, eventually, is_empty, keys_held
-from tests.stack import body_of, keyholder_of, upload_bytes
+from tests.stack import body_of, keyholder_of, upload_bytes, watch_puts
 
 Body = Callable[[], AsyncIterator[bytes]]
 
@@ -231,16 +231,10 @@ async def test_a_process_without_lease_waits_for_no_store(
 
 async def test_every_blob_has_a_key_of_its_own(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pictures and what was typed: three keys, none of them alike, none of them blank."""
-    keys: list[bytes] = []
-    put = keyholder_of(services).put
-
-    async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
-        keys.append(bytes(key))
-        return await put(key_id, key, **named)  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
+    puts = watch_puts(services, monkeypatch)
     for _ in range(2):
         await send(services, await typed_submission(services), upload_bytes(), upload_bytes())
 
-    assert len(set(keys)) == len(keys) == 6
+    keys = {put.key for put in puts}
+    assert len(keys) == len(puts) == 6
     assert bytes(32) not in keys

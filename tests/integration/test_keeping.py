@@ -6,7 +6,7 @@ from broker.custody import Holder
 from broker.jobs import Output
 from broker.services import Services
 from tests.lifecycle import claimed_job, refs, reread
-from tests.stack import keyholder_of
+from tests.stack import watch_puts
 from workers.outputs import SETTLE_MARGIN_S, Made, keep_output
 
 MADE = Made(data=memoryview(b"an output of a job"), media_type="image/png", width=2, height=3)
@@ -25,30 +25,16 @@ async def test_every_attempt_keeps_its_output_under_a_key_of_its_own(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second attempt uses neither the key, nor the key's id, nor the blob of the first."""
-    keys: list[bytes] = []
-    put = keyholder_of(services).put
-
-    async def put_seen(key_id: bytes, key: bytearray, **named: object) -> object:
-        keys.append(bytes(key))
-        return await put(key_id, key, **named)  # pyright: ignore[reportArgumentType]
-
-    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
+    puts = watch_puts(services, monkeypatch)
     first, second = await kept(services, 2)
     assert first.blob != second.blob
     assert first.key_id != second.key_id
-    assert len({*keys, bytes(32)}) == len(keys) + 1 == 4
+    assert len({*(put.key for put in puts), bytes(32)}) == len(puts) + 1 == 4
 
 
 async def test_an_outputs_key_ends_with_its_output(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should nobody be left to sweep it, the keyholder ends it by itself, a minute after the output's time."""
-    lives_s: list[int] = []
-    put = keyholder_of(services).put
-
-    async def put_seen(key_id: bytes, key: bytearray, *, ttl_s: int, incarnation: bytes = b"") -> object:
-        lives_s.append(ttl_s)
-        return await put(key_id, key, ttl_s=ttl_s, incarnation=incarnation)
-
-    monkeypatch.setattr(keyholder_of(services), "put", put_seen)
+    puts = watch_puts(services, monkeypatch)
     await kept(services, 1)
-    _upload_s, output_s = lives_s
-    assert output_s == 30 + SETTLE_MARGIN_S
+    _upload, output = puts
+    assert output.ttl_s == 30 + SETTLE_MARGIN_S

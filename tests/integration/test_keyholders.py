@@ -333,7 +333,7 @@ async def test_one_that_was_told_to_drain_alone_admits_nothing(tmp_path: Path) -
         keys = Keyholders([process.socket_path])
         exits.push_async_callback(keys.aclose)
         key_id, key = new_key()
-        await keys.at("").put(key_id, key, ttl_s=60)
+        await keys.at(process.socket_path).put(key_id, key, ttl_s=60)
         drain(process)
         with pytest.raises(KeyholderUnavailable, match="no keyholder takes keys"):
             await keys.hello()

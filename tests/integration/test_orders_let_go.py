@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from broker.forensics.provider import CONFIG, HeldProvider, Verdict, held_provider
+from broker.forensics.provider import CONFIG, HeldProvider, Reply, held_provider
 from broker.jobs import Job, JobState
 from broker.operations import parted
 from broker.services import Services
@@ -58,7 +58,7 @@ async def test_a_final_job_has_no_order_in_memory(
             if end == "canceled":
                 await services.cancellation.delete(await reread(services, job))
             elif end != "expired":
-                provider.end(MARKER.encode(), Verdict(end))
+                provider.end(MARKER.encode(), Reply(end))
             final = await ended(services, job)
             assert not orders(provider), final.state
 

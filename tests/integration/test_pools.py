@@ -18,11 +18,11 @@ from providers.base import Provider, Reporter, Snapshot, Task, Terms
 from providers.failures import FailureKind, ProviderFailure
 from tests.counted import Counted
 from tests.emulators.base import running
-from tests.emulators.replicate import SECRET, ReplicateEmulator
+from tests.emulators.replicate import ReplicateEmulator
 from tests.lifecycle import eventually, reread, run_sql
 from tests.relay import (
-    SECRET_VARIABLE,
     attempts,
+    emulated_replicate,
     ended,
     receipt,
     replicate,
@@ -72,10 +72,7 @@ class Gated(Upscale):
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
     """An emulated Replicate."""
-    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
-    made = ReplicateEmulator()
-    made.states = []
-    with running(made):
+    with emulated_replicate(monkeypatch) as made:
         yield made
 
 

@@ -30,7 +30,8 @@ context = serving(folder, "Predictor")
 context.__enter__()
 """
 STACK = """
-from tests.up_process import UpProcess, descendants
+from broker.forensics.processes import descendants
+from tests.up_process import UpProcess
 up = UpProcess(folder / "stack")
 while len(descendants(up.running.pid)) < 2:
     time.sleep(0.01)

@@ -10,21 +10,18 @@ from broker.jobs import Job, JobState
 from broker.metrics import render
 from broker.services import Services
 from broker.settings import Settings
-from tests.emulators.base import Scripted, broken, running
-from tests.emulators.replicate import SECRET, ReplicateEmulator
+from tests.emulators.base import Scripted, broken
+from tests.emulators.replicate import ReplicateEmulator
 from tests.images_corpus import saved
 from tests.lifecycle import eventually, reread, run_sql
 from tests.pictures import photo
-from tests.relay import SECRET_VARIABLE, ended, receipt, relaying, replicate, route, sent, words
+from tests.relay import emulated_replicate, ended, receipt, relaying, replicate, route, sent, words
 
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
     """An emulated Replicate."""
-    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
-    made = ReplicateEmulator()
-    made.states = []
-    with running(made):
+    with emulated_replicate(monkeypatch) as made:
         yield made
 
 

@@ -17,13 +17,12 @@ from broker.settings import Settings
 from broker.sniff import ImageKind
 from policies.base import Facts, ProviderTerms, RefusalCode, Refuse
 from policies.registry import Policies
-from tests.emulators.base import running
-from tests.emulators.replicate import SECRET, ReplicateEmulator
+from tests.emulators.replicate import ReplicateEmulator
 from tests.images_corpus import marked
 from tests.lifecycle import blobs
 from tests.relay import (
-    SECRET_VARIABLE,
     attempts,
+    emulated_replicate,
     ended,
     receipt,
     relaying,
@@ -37,10 +36,7 @@ from tests.relay import (
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
     """An emulated Replicate."""
-    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
-    made = ReplicateEmulator()
-    made.states = []  # done at the first question
-    with running(made):
+    with emulated_replicate(monkeypatch) as made:
         yield made
 
 

@@ -30,6 +30,7 @@ from tests.relay import (
     sent,
     settings_with,
     theirs,
+    waiting,
     words,
 )
 from tests.stack import keyholder_of, pretend_worker, running_services
@@ -55,13 +56,6 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> type[Desk]:
 async def at_the_desk(settings: Settings, folder: Path, *, tries: int = 4) -> AsyncGenerator[Services]:
     async with relaying(settings, folder, config(tries=tries)) as services:
         yield services
-
-
-async def waiting(services: Services, job: Job) -> None:
-    async def is_waiting() -> bool:
-        return any(attempt.state is AttemptState.WAITING for attempt in await attempts(services, job))
-
-    await eventually(is_waiting, within_s=20)
 
 
 async def revised(services: Services, job: Job, settings: Settings) -> None:

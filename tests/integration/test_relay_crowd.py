@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from bench.machine import peak_rss_bytes
-from broker.attempts import AttemptState
 from broker.settings import Settings
 from tests.emulators.base import Answer, Emulator, Seen, answer_json, running
 from tests.lifecycle import eventually, run_sql
 from tests.processes import lethe_process
-from tests.relay import attempts, running_worker, sent, settings_with
+from tests.relay import running_worker, sent, settings_with, waiting
 from tests.stack import running_services
 
 JOBS = 2_000
@@ -97,16 +96,11 @@ def provider() -> Generator[Patient]:
 async def test_one_worker_process_holds_two_thousand_jobs_at_a_provider(
     settings: Settings, tmp_path: Path, provider: Patient
 ) -> None:
-    """It claims them all, asks about every one under its own handle, keeps its lease, and stays below 500 MB."""
+    """It claims them all, asks about every one under its own handle, and stays below 500 MB."""
     whole = settings_with(settings, tmp_path, PATIENT.format(url=provider.url), lease_s=LEASE_S)
     async with running_services(whole) as services:
         async with running_worker(services, whole):
-            job = await sent(services)
-
-            async def is_waiting() -> bool:
-                return any(attempt.state is AttemptState.WAITING for attempt in await attempts(services, job))
-
-            await eventually(is_waiting, within_s=20)
+            await waiting(services, await sent(services))
         await multiplied(settings)
         provider.seen.clear()
         provider.asked.clear()

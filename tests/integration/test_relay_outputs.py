@@ -16,12 +16,21 @@ from providers import calls
 from providers.download import DownloadRules
 from tests.contract.cases import CASES
 from tests.emulators import kserve
-from tests.emulators.base import LOST, Answer, Scripted, answer_json, running
+from tests.emulators.base import LOST, Answer, Scripted, answer_json
 from tests.emulators.case import Case
-from tests.emulators.replicate import SECRET, ReplicateEmulator
+from tests.emulators.replicate import ReplicateEmulator
 from tests.images_corpus import marked
 from tests.lifecycle import blobs
-from tests.relay import SECRET_VARIABLE, attempts, ended, photo_bytes, relaying, replicate, route, sent
+from tests.relay import (
+    attempts,
+    emulated_replicate,
+    ended,
+    photo_bytes,
+    relaying,
+    replicate,
+    route,
+    sent,
+)
 from tests.stage import End, rows, theatre
 from tests.videos_corpus import marked_mp4
 from workers import adapters
@@ -187,10 +196,7 @@ async def forget_outputs(services: Services) -> None:
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
     """An emulated Replicate."""
-    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
-    made = ReplicateEmulator()
-    made.states = []
-    with running(made):
+    with emulated_replicate(monkeypatch) as made:
         yield made
 
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.attempts import AttemptState
-from broker.jobs import Job, JobState
+from broker.jobs import JobState
 from broker.services import Services
 from broker.settings import Settings
 from providers.failures import FailureKind
-from tests.emulators.base import Answer, Scripted, running
-from tests.emulators.replicate import SECRET, ReplicateEmulator
+from tests.emulators.base import Answer, Scripted
+from tests.emulators.replicate import ReplicateEmulator
 from tests.lifecycle import eventually, reread
 from tests.processes import LetheProcess, lethe_process
 from tests.relay import (
-    SECRET_VARIABLE,
     attempts,
+    emulated_replicate,
     ended,
     receipt,
     replicate,
@@ -26,6 +25,7 @@ from tests.relay import (
     running_worker,
     sent,
     settings_with,
+    waiting,
     words,
 )
 from tests.stack import running_services
@@ -35,10 +35,7 @@ from workers import main
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Generator[ReplicateEmulator]:
     """An emulated Replicate whose predictions run until the test lets them end."""
-    monkeypatch.setenv(SECRET_VARIABLE, SECRET)
-    made = ReplicateEmulator()
-    made.states = ["processing"] * 1000
-    with running(made):
+    with emulated_replicate(monkeypatch, *["processing"] * 1000) as made:
         yield made
 
 
@@ -74,15 +71,6 @@ async def broker_with(
     whole = settings_with(settings, folder, config_for(provider))
     async with running_services(whole) as services:
         yield services, whole
-
-
-async def waiting(services: Services, job: Job) -> None:
-    """Wait until the provider has the order under a stored handle."""
-
-    async def is_waiting() -> bool:
-        return any(attempt.state is AttemptState.WAITING for attempt in await attempts(services, job))
-
-    await eventually(is_waiting, within_s=20)
 
 
 async def ordered(provider: ReplicateEmulator) -> None:

@@ -106,7 +106,8 @@ async def test_a_settled_job_says_how_each_copy_went(services: Services, setting
 async def test_every_key_of_a_job_is_shredded(services: Services) -> None:
     """A job of several pictures has a key for each: all of them are gone, and looked for."""
     job = await claimed_job(services)
-    second = NewCopy(holder=Holder.KEY, what=What.UPLOAD, ref=job.id.hex)
+    kept_at = await services.stores.keys.pick()
+    second = NewCopy(holder=Holder.KEY, what=What.UPLOAD, ref=job.id.hex, detail=kept_at.detail)
     await services.stores.custody.open(job, [second])
     await keyholder_of(services).put(job.id.bytes, bytearray(32), ttl_s=60)
     key_ids = [bytes.fromhex(ref) for ref in await refs(services, job.id, "key")]
@@ -269,16 +270,16 @@ async def test_a_dead_holder_counts_as_gone_two_seconds_after_its_lease(services
 async def made_output(services: Services, job: Job) -> Output:
     """What a worker keeps: rows, ciphertext, key."""
     stores = services.stores
-    blob, key_id = f"{job.id.hex}", job.id.bytes
+    blob, key_id, kept_at = f"{job.id.hex}", job.id.bytes, await stores.keys.pick()
     await stores.custody.open(
         job,
         [
             NewCopy(holder=Holder.BLOB, what=What.OUTPUT, ref=blob),
-            NewCopy(holder=Holder.KEY, what=What.OUTPUT, ref=key_id.hex()),
+            NewCopy(holder=Holder.KEY, what=What.OUTPUT, ref=key_id.hex(), detail=kept_at.detail),
         ],
     )
     await stores.blobs.put(blob, body_of(b"ciphertext"))
-    await next(iter(stores.keys)).put(key_id, bytearray(32), ttl_s=60)
+    await stores.keys.at(kept_at.keyholder).put(key_id, bytearray(32), ttl_s=60)
     return Output(
         n=0,
         blob=blob,

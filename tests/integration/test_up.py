@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from broker.demo.story import PHOTO
+from broker.forensics.processes import descendants
 from broker.up import Aside
 from tests.up_process import (
     UpProcess,
-    descendants,
     lethe,
     lethe_up,
     plain_environment,

@@ -75,7 +75,7 @@ def saved(folder: Path, note: str, keys: str) -> list[str]:
 
 
 def test_every_command_is_there() -> None:
-    """The group lists what DESIGN.md names, `forensics`, and nothing else."""
+    """The group lists these and nothing else."""
     assert sorted(main.commands) == sorted(COMMANDS)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.base import Model, Output
+from providers.base import Model, Output, cost_of
 from providers.failures import FailureKind, ProviderFailure
 from providers.templates import (
     check_template,
@@ -219,7 +219,7 @@ def test_seconds_cost_what_the_configuration_says(
     model_s: float, usd_per_s: float | None, cost_usd: float | None
 ) -> None:
     """Nothing is said of a price where seconds or their price are not told; no time is negative."""
-    assert Model(usd_per_s=usd_per_s).cost_of(model_s) == cost_usd
+    assert cost_of(model_s, usd_per_s) == cost_usd
 
 
 def test_an_operation_without_a_model_is_unsupported() -> None:

@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from broker.prctl import LANDLOCK_CREATE, landlock_version
 from workers.images.calls import ALLOWED, CLONE, CLONE3, REFUSED, WRITE
 from workers.images.errors import SandboxUnavailable
 
@@ -41,9 +42,7 @@ _AT_ARCH: Final = 4
 _AT_FIRST_ARGUMENT: Final = 16  # low word; both machines are little-endian
 _X32_BIT: Final = 0x40000000
 
-_LANDLOCK_CREATE: Final = 444  # the same on every machine, as are all calls added since 2019
 _LANDLOCK_RESTRICT: Final = 446
-_LANDLOCK_VERSION: Final = 1
 _THREAD_FLAGS: Final = (0x3D0F00, 0x7D0F00)  # exactly what glibc and musl pass for a thread, nothing for a process
 
 
@@ -101,11 +100,6 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)  # the parent ended before the kernel was asked
 
 
-def landlock_version() -> int:
-    """Ask the kernel for its version of landlock; below 1 where it has none."""
-    return int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), _LANDLOCK_VERSION))
-
-
 def _prctl(option: int, value: int, pointer: int = 0) -> None:
     if _libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(pointer), 0, 0) != 0:
         raise SandboxUnavailable(f"prctl {option}: {os.strerror(ctypes.get_errno())}")
@@ -134,7 +128,7 @@ def _lock_files_and_ports() -> None:
     ports, scopes = (3 if version >= 4 else 0), (3 if version >= 6 else 0)
     words = [(1 << file_rights) - 1, ports, scopes][: 1 + (version >= 4) + (version >= 6)]
     rules = struct.pack(f"={len(words)}Q", *words)
-    ruleset_fd = _libc.syscall(_LANDLOCK_CREATE, rules, ctypes.c_size_t(len(rules)), 0)
+    ruleset_fd = _libc.syscall(LANDLOCK_CREATE, rules, ctypes.c_size_t(len(rules)), 0)
     if ruleset_fd < 0 or _libc.syscall(_LANDLOCK_RESTRICT, ruleset_fd, 0) != 0:
         raise SandboxUnavailable(f"landlock: {os.strerror(ctypes.get_errno())}")
     os.close(ruleset_fd)

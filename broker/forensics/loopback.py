@@ -1,4 +1,4 @@
-"""What goes over the wire on this machine: every packet on the loopback interface, and the metrics that are served."""
+"""What goes over the wire on this machine: every packet on the loopback interface, captured in memory alone."""
 
 import asyncio
 import contextlib
@@ -7,11 +7,9 @@ import socket
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
-
-import httpx
 
 from broker.forensics.surfaces import Leaks, NotScanned, Part, Surface
 
@@ -25,7 +23,6 @@ _MOST_BYTES: Final = 512 * 1024 * 1024
 _LONGEST_PACKET: Final = 128 * 1024
 _LOOK_AGAIN_S: Final = 0.2
 _CATCH_UP_WITHIN_S: Final = 10.0
-_FIGURES_WITHIN_S: Final = 20.0
 _TCP, _UDP = 6, 17
 
 Flow = tuple[bytes, bytes, int]
@@ -161,49 +158,3 @@ def payload_of(frame: bytes) -> tuple[Flow, bytes] | None:
     half = len(ends) // 2
     flow = (ends[:half] + segment[:2], ends[half:] + segment[2:4], protocol)
     return (flow, payload) if payload else None
-
-
-class Metrics(Surface):
-    """What operators are shown at /metrics, by each process that shows any."""
-
-    def __init__(self, name: str, urls: Callable[[], Awaitable[Sequence[str]]]) -> None:
-        super().__init__(name)
-        self._urls = urls
-        self._more: list[str] = []
-
-    async def parts(self) -> AsyncGenerator[Part]:
-        """Ask each process."""
-        urls, gone = (*await self._urls(), *self._more), 0
-        async with httpx.AsyncClient(trust_env=False, timeout=_FIGURES_WITHIN_S) as client:
-            for url in urls:
-                try:
-                    answer = (await client.get(f"{url}/metrics")).raise_for_status()
-                except httpx.ConnectError:
-                    gone += 1  # it was killed: its row says for a while that it lives
-                except httpx.HTTPError as exc:
-                    raise NotScanned(f"{url}/metrics does not answer ({type(exc).__name__})") from exc
-                else:
-                    yield Part(f"{url}/metrics", [answer.content])
-        if gone == len(urls):
-            raise NotScanned("nobody shows any figures")
-
-    @asynccontextmanager
-    async def planted(self, leaks: Leaks) -> AsyncGenerator[None]:
-        """Serve it as figures of one process more."""
-        body = b"\n".join(leaks.values())
-
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-            await writer.drain()
-            writer.close()
-
-        server = await asyncio.start_server(answer, _HOST, 0)
-        url = f"http://{_HOST}:{server.sockets[0].getsockname()[1]}"
-        self._more.append(url)
-        try:
-            yield
-        finally:
-            self._more.remove(url)
-            server.close()
-            await server.wait_closed()
