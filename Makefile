@@ -45,7 +45,7 @@ bench-litellm: run-ready .bench-litellm/.ready ## Measure LiteLLM's proxy beside
 	@$(PYTHON) -m bench --merge --only litellm --litellm .bench-litellm/bin/python
 
 test: check peers-ready ## Run check, then every test against real Postgres and Redis
-	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md and .json
 	@$(PYTHON) -m tests.crash --lanes $(LANES) --seed $(SEED) --report docs/crash
