@@ -103,7 +103,9 @@ class Settler:
     async def discard(self, job: Job, *, let_go: Held | None = None) -> bool:
         """Destroy an unfinished upload under our fence and delete its row; False when it is not ours any more."""
         async with asyncio.timeout(WITHIN_S):
-            await self.drop(job.id, _ours(await self._custody.copies(job.id)), let_go=let_go)
+            copies = _ours(await self._custody.copies(job.id))
+            # What a later upload under the same id holds is its own: two that waited for each other would never end.
+            await self.drop(job.id, [copy for copy in copies if copy.fence <= job.fence], let_go=let_go)
             return await self._jobs.discard(job)
 
     async def drop(self, job_id: UUID, copies: Sequence[Copy], *, let_go: Held | None = None) -> None:

@@ -129,7 +129,7 @@ async def sent(services: Services, body: bytes | None = None, **changed: Any) ->
     return job
 
 
-async def ended(services: Services, job: Job, *, within_s: float = 20) -> Job:
+async def ended(services: Services, job: Job, *, within_s: float = 40) -> Job:
     """Wait for the final state."""
 
     async def is_final() -> bool:

@@ -33,8 +33,9 @@ ADMISSION = Admission(uploads=(UPLOAD,), fingerprint=b"f" * 32, start_within_s=6
 class Rows:
     """The stores, and one user whose jobs they are."""
 
-    def __init__(self, stores: Stores, user_id: str) -> None:
+    def __init__(self, stores: Stores, user_id: str, kept_at: KeptAt) -> None:
         self.stores = stores
+        self.kept_at = kept_at
         self.jobs = stores.jobs
         self.custody = stores.custody
         self.user_id = user_id
@@ -59,7 +60,7 @@ class Rows:
 
     async def received(self, *, within_s: float = 600) -> Job:
         broker = await self.process()
-        job = await self.jobs.receive(self.new(broker, within_s=within_s), begun_by(broker))
+        job = await self.jobs.receive(self.new(broker, within_s=within_s), begun_by(broker, self.kept_at))
         assert job is not None
         return job
 
@@ -78,9 +79,9 @@ class Rows:
         return found
 
 
-def begun_by(process: UUID) -> list[NewCopy]:
+def begun_by(process: UUID, kept_at: KeptAt = KEPT_AT) -> list[NewCopy]:
     """The custody rows with which the job of one picture begins."""
-    return first_copies([Place(n=0, blob=new_name(), key_id=new_key_id(), kept_at=KEPT_AT)], process)
+    return first_copies([Place(n=0, blob=new_name(), key_id=new_key_id(), kept_at=kept_at)], process)
 
 
 @asynccontextmanager
@@ -91,7 +92,7 @@ async def open_rows(settings: Settings) -> AsyncGenerator[Rows]:
     try:
         new = await stores.users.mint()
         plant(new.token)
-        yield Rows(stores, new.user_id)
+        yield Rows(stores, new.user_id, KeptAt(keyholder=settings.keyholder_socket, incarnation=bytes(16)))
     finally:
         await stores.keys.aclose()
         await database.aclose()

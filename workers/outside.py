@@ -137,7 +137,8 @@ class Outside:
         listener: OrderListener,
         *,
         files: Sequence[File],
-        token: str,
+        token: str = "",
+        is_resumed: bool = False,
     ) -> Snapshot:
         if outlet.adapter.terms.has_client_ids:
             # The provider will know it by our id, whatever becomes of the answer.
@@ -150,10 +151,10 @@ class Outside:
             deadline_s=work.job.finish_within_s,
             hook_url=f"{self._services.settings.public_url.rstrip('/')}/v1/hooks/{token}" if token else "",
         )
-        return await self._ordered(outlet, task, listener)
+        return await self._ordered(outlet, task, listener, may_be_there=is_resumed)
 
-    async def _ordered(self, outlet: Outlet, task: Task, listener: OrderListener) -> Snapshot:
-        may_be_there, detail = False, ""
+    async def _ordered(self, outlet: Outlet, task: Task, listener: OrderListener, *, may_be_there: bool) -> Snapshot:
+        detail = ""
         for pause_s in (*ORDER_AGAIN_S, None) if outlet.adapter.terms.has_client_ids else (None,):
             try:
                 return await outlet.adapter.submit(task, listener)
@@ -185,7 +186,7 @@ class Outside:
         # It never arrived, or cannot be asked for: under the same id it is the same order.
         with Plaintext() as plaintext:
             files = await self._clean_files(work, outlet, plaintext)
-            return await self._submit(work, outlet, attempt.id, listener, files=files, token="")
+            return await self._submit(work, outlet, attempt.id, listener, files=files, is_resumed=True)
 
     async def _clean_files(self, work: Work, outlet: Outlet, plaintext: Plaintext) -> list[File]:
         self._ask_policies(outlet)

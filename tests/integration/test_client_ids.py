@@ -15,7 +15,7 @@ from providers.http import Http
 from providers.inline import Inline
 from providers.registry import ADAPTERS
 from tests.emulators.base import LOST, LOST_AFTER_WORK, Scripted, running
-from tests.emulators.cog import CogEmulator
+from tests.emulators.cog import ANSWERS, CogEmulator
 from tests.lifecycle import eventually
 from tests.processes import lethe_process
 from tests.relay import attempts, ended, receipt, relaying, route, running_worker, sent, settings_with, theirs
@@ -75,10 +75,15 @@ async def test_what_is_ours_to_run_leaves_nothing_behind(services: Services) -> 
     assert (await receipt(services, job)).exposure == "local"
 
 
+@pytest.mark.parametrize("in_between", [None, "overloaded"])
 async def test_after_a_kill_the_same_attempt_is_ordered_again(
-    settings: Settings, tmp_path: Path, cog: CogEmulator
+    settings: Settings, tmp_path: Path, cog: CogEmulator, in_between: str | None
 ) -> None:
-    """kill -9 of the worker while the container works: the next one orders the very same attempt, and only that."""
+    """
+    kill -9 of the worker while the container works: the next one orders the very same attempt, and only that.
+
+    So also where somebody else has taken the place there in the meantime: what has begun once is no new order.
+    """
     cog.run_s = 2.0
     whole = settings_with(settings, tmp_path, config(cog))
     logs = tmp_path / "logs"
@@ -89,6 +94,8 @@ async def test_after_a_kill_the_same_attempt_is_ordered_again(
             job = await sent(services)
             await eventually(lambda: _has_begun(cog))
             worker.kill()
+        if in_between is not None:
+            cog.next("order", ANSWERS[in_between])
         async with running_worker(services, whole):
             job = await ended(services, job, within_s=30)
 

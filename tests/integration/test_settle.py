@@ -38,6 +38,7 @@ from tests.lifecycle import (
     reread,
     run_sql,
 )
+from tests.rows import begun_by, open_rows
 from tests.stack import body_of, keyholder_of, pretend_worker, queued_job, running_services
 
 
@@ -230,6 +231,25 @@ async def test_a_blob_store_that_hangs_holds_up_no_end(settings: Settings, monke
         assert (await final(services, job)).state == "failed"
         copies = await services.stores.custody.copies(job.id)
         assert {copy.evidence for copy in copies if copy.holder == "blob"} == {"unreadable"}
+
+
+async def test_discard_leaves_a_later_upload_alone(services: Services, settings: Settings) -> None:
+    """Between the cut and the list of copies the phone sends again: nobody waits for that upload, or destroys it."""
+    async with open_rows(settings) as rows:
+        first = await rows.received()
+        assert first.owner is not None
+        cut = await rows.jobs.cut(first, first.owner)
+        assert cut is not None
+        new = rows.new(first.owner, public_id=first.public_id)
+        later = await rows.jobs.take_over(new, begun_by(first.owner, rows.kept_at))
+        assert later is not None
+
+        async with asyncio.timeout(3):  # a wait for the later upload's process would take eight
+            assert not await services.settler.discard(cut, let_go=held(first))
+
+        copies = await rows.custody.copies(first.id)
+        assert {copy.fence for copy in copies if copy.is_open} == {later.fence}
+        assert len([copy for copy in copies if copy.is_open]) == 3
 
 
 async def test_settle_waits_for_a_holder_that_lives(services: Services) -> None:

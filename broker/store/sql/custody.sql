@@ -76,7 +76,7 @@ LIMIT $1
 -- What a job was given: at -1 what was typed, then its pictures in order. Which keyholder has a key stands in custody,
 -- behind 32 digits of its incarnation.
 SELECT n, uploads.what, blob, key_id, incarnation, media_type, size_bytes,
-       substr(custody.detail, 34) AS keyholder
+       coalesce(substr(custody.detail, 34), '') AS keyholder
 FROM uploads LEFT JOIN custody ON custody.job_id = uploads.job_id AND custody.holder = 'key'
                               AND custody.ref = encode(uploads.key_id, 'hex')
 WHERE uploads.job_id = $1
