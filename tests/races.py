@@ -19,6 +19,7 @@ from broker.log import capture_log, configure_log
 from broker.services import Services
 from broker.settings import Settings
 from tests.lifecycle import claimed_job, final, held, keys_held, rows_of, run_sql
+from tests.measured import keep
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
 
 OF_EACH = 16
@@ -136,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Let 64 hands race for one job, again and again.")
     parser.add_argument("rounds", type=int)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
+    parser.add_argument("--report", type=Path, help="write the figures there, as JSON")
     arguments = parser.parse_args()
     configure_log(is_console=False)
     with tempfile.TemporaryDirectory() as folder:
@@ -146,6 +148,9 @@ def main() -> None:
         finally:
             servers.stop()
     sys.stdout.write(f"{dict(won)}\n")
+    if arguments.report is not None:
+        figures = {"rounds": won.total(), "won": dict(won)}
+        keep(arguments.report, f"make races ROUNDS={arguments.rounds} (seed {arguments.seed})", figures)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from broker.errors import KeyholderUnavailable
 from broker.verify import ReceiptInvalid
 from tests.chaos_load import Load, Sent
 from tests.chaos_strikes import Strikes
+from tests.measured import keep
 from tests.phone import FINAL
 from tests.reconcile import Found, Stores
 from tests.residue import files_with, memory_with, seen_in_memory
@@ -202,7 +203,7 @@ def main(minutes: float, seed: int, blow_every_s: float, phones: int, path: Path
         figures = asyncio.run(soak(for_s=minutes * 60, seed=seed, blow_every_s=blow_every_s, phones=phones))
     show(figures)
     if path is not None:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=1) + b"\n")
+        keep(path, f"make soak MINUTES={minutes:g} SEED={seed}", figures)
     sys.exit(1 if figures.violations else 0)
 
 

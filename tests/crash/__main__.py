@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.crash.kinds import KINDS, Kind
 from tests.crash.lane import Outcome, open_lane
 from tests.crash.points import Mode
-from tests.crash.report import Report, report, table, write
+from tests.crash.report import Report, report, table, totals, write
 from tests.crash.sweep import Trial, carry_out, discover, sample, trials
+from tests.measured import keep
 
 CONSOLE = Console()
 MODES = (Mode.KILL, Mode.CUT)
@@ -32,9 +33,16 @@ MODES = (Mode.KILL, Mode.CUT)
     type=click.Choice([mode.value for mode in MODES]),
     help="kill or cut; both if not given.",
 )
-@click.option("--report", "path", type=click.Path(path_type=Path), help="Write PATH.json and PATH.md.")
+@click.option("--report", "path", type=click.Path(path_type=Path), help="Write the tables there, as Markdown.")
+@click.option("--measured", "kept", type=click.Path(path_type=Path), help="Write the totals there, as JSON.")
 def main(
-    lanes: int, seed: int, at_most: int, kinds: tuple[str, ...], modes: tuple[str, ...], path: Path | None
+    lanes: int,
+    seed: int,
+    at_most: int,
+    kinds: tuple[str, ...],
+    modes: tuple[str, ...],
+    path: Path | None,
+    kept: Path | None,
 ) -> None:
     """Kill, or cut the power, at every point that jobs pass; exit with 1 where something was violated."""
     chosen = [kind for kind in KINDS if not kinds or kind.name in kinds]
@@ -46,6 +54,8 @@ def main(
     _show(made)
     if path is not None:
         write(made, path)
+    if kept is not None:
+        keep(kept, f"make crash SEED={seed}", totals(made))
     sys.exit(1 if made.violations else 0)
 
 

@@ -1,4 +1,4 @@
-"""What the crash points showed, as figures: for the terminal, as JSON, and as Markdown for docs/guarantee.md."""
+"""What the crash points showed, as figures: for the terminal, for docs/guarantee.md, and as Markdown."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -80,9 +80,17 @@ def table(made: Report) -> Table:
     return drawn
 
 
+def totals(made: Report) -> dict[str, int]:
+    """All of it in a few figures."""
+    sums = Counter[str]()
+    for row in made.rows:
+        sums += Counter({f"{row.mode.value}s": row.points, "reached": row.reached})
+        sums.update(row.figures)
+    return {"points": sums["kills"] + sums["cuts"], "minutes": round(made.took_s / 60), **sums}
+
+
 def write(made: Report, path: Path) -> None:
-    """Write `path`.json and `path`.md."""
-    path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+    """Write the tables as Markdown."""
     heads = ["mode", "process", "points", "reached", *CLASSES, "other"]
     lines = [heads, ["---"] * len(heads), *(row.cells for row in made.rows)]
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -90,7 +98,7 @@ def write(made: Report, path: Path) -> None:
         f"| {kind} | {', '.join(f'{end}: {count}' for end, count in found.items())} |\n"
         for kind, found in made.ends.items()
     )
-    path.with_suffix(".md").write_text(
+    path.write_text(
         f"{text}\nMemory of processes: {seen_in_memory()}.\n\n| job | how it ended |\n| --- | --- |\n{ends}"
     )
 

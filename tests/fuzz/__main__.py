@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from tests.measured import keep
+
 KEPT = Path(".lethe/fuzz")
 """What was found to lead somewhere new, and what was found to be wrong; the next run starts from there."""
 CODE = ["broker", "providers", "policies", "workers"]
@@ -22,11 +24,12 @@ MEMORY_MIB = 2_048
 @click.group(invoke_without_command=True)
 @click.option("--seconds", default=60, show_default=True, help="How long in all.")
 @click.option("--corpus", default="", help="A folder of files to start from, besides our own.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the figures there, as JSON.")
 @click.pass_context
-def main(ctx: click.Context, seconds: int, corpus: str) -> None:
+def main(ctx: click.Context, seconds: int, corpus: str, report: Path | None) -> None:
     """Fuzz every target for its share of the time; ends with 1 where something was found."""
     if ctx.invoked_subcommand is None:
-        _all(seconds, corpus)
+        _all(seconds, corpus, report)
 
 
 @main.command()
@@ -44,20 +47,25 @@ def one(name: str, options: tuple[str, ...]) -> None:
     atheris.Fuzz()
 
 
-def _all(seconds: int, corpus: str) -> None:
+def _all(seconds: int, corpus: str, report: Path | None) -> None:
     console = Console()
     names = sorted(importlib.import_module("tests.fuzz.targets").TARGETS)
     table = Table("target", "runs", "verdict", title="Fuzzing")
-    is_clean = True
+    found: list[str] = []
+    all_runs = 0
     for name in track(names, "Fuzzing …", console=console):
         done = _fuzz(name, max(1, seconds // len(names)), corpus)
         runs = next((line.split()[1] for line in done.stderr.splitlines() if line.startswith("Done ")), "")
-        is_clean &= done.returncode == 0
+        all_runs += int(runs or 0)
+        found += [name] if done.returncode else []
         table.add_row(name, runs, "[green]nothing found[/]" if done.returncode == 0 else "[bold red]found[/]")
         if done.returncode != 0:
             console.print(done.stdout + done.stderr, markup=False, highlight=False)
     console.print(table)
-    sys.exit(0 if is_clean else 1)
+    if report is not None:
+        figures = {"targets": len(names), "runs": all_runs, "found": found, "seconds": seconds}
+        keep(report, f"make fuzz SECONDS={seconds}", figures)
+    sys.exit(1 if found else 0)
 
 
 def _fuzz(name: str, seconds: int, corpus: str) -> "subprocess.CompletedProcess[str]":

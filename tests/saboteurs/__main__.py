@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tests.measured import keep
 from tests.saboteurs.mutants import Mutant, mutants
 from tests.saboteurs.tree import Tree, Verdict, copied
 
@@ -17,8 +19,9 @@ TAIL_LINES = 25
 
 @click.command()
 @click.option("--only", default="", help="Those whose name or file holds this.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the figures there, as JSON.")
 @click.option("--verbose", is_flag=True, help="Show what the tests said of those that were not killed.")
-def main(only: str, *, verbose: bool) -> None:
+def main(only: str, report: Path | None, *, verbose: bool) -> None:
     """Kill every mutant, or say which live; ends with 1 unless all are dead."""
     chosen = [mutant for mutant in mutants() if only in mutant.name or only in mutant.file]
     console = Console()
@@ -28,6 +31,8 @@ def main(only: str, *, verbose: bool) -> None:
     console.print(_table(chosen, verdicts))
     killed = verdicts.count(Verdict.KILLED)
     console.print(f"{killed} of {len(chosen)} mutants were killed by the test that is named.")
+    if report is not None:
+        keep(report, "make saboteurs", {"mutants": len(chosen), "killed": killed})
     sys.exit(0 if chosen and killed == len(chosen) else 1)
 
 

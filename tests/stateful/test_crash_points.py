@@ -159,7 +159,7 @@ def test_figures_name_every_violation(tmp_path: Path) -> None:
     )
     outcomes = [outcome(violations=(word,)) for word in words] + [outcome()]
     made = report(outcomes, seed=1, took_s=2.0)
-    write(made, tmp_path / "crash")
+    write(made, tmp_path / "crash.md")
 
     assert list(made.rows[0].figures.values()) == [1, 1, 1, 1, 1]
     assert len(made.violations) == 5
