@@ -4,6 +4,7 @@ import click
 
 from broker.commands.configuration import config_group
 from broker.commands.looking import forensics_command
+from broker.commands.profiles import profile_group
 from broker.commands.providers import providers_command
 from broker.commands.running import broker_command, demo_command, keyholder_command, up_command, work_command
 from broker.commands.sending import submit_command, verify_command
@@ -34,6 +35,7 @@ for command in (
     forensics_command,
     providers_command,
     config_group,
+    profile_group,
 ):
     main.add_command(command)
 
