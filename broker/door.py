@@ -8,7 +8,7 @@ from broker.fleet import Fleet
 from broker.operations import read_texts
 from broker.refusals import refused
 from broker.routing import Needs
-from broker.store.jobs import Usage
+from broker.store.job_values import Usage
 from broker.submission import Submission
 from broker.watch import Watch
 from policies.base import Admit, Facts, Refuse
@@ -33,6 +33,10 @@ class Door:
         """The name of the policies' profile."""
         return self._policies.profile.name
 
+    def price(self, operation: str) -> int:
+        """What a job costs its user when it succeeds, in credits."""
+        return self._policies.profile.credits.price(operation)
+
     async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
         """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
         texts = read_texts(submission.texts) if submission.texts else {}
@@ -52,6 +56,7 @@ class Door:
             jobs_last_minute=usage.last_minute,
             start_within_s=submission.start_within_s,
             finish_within_s=submission.finish_within_s,
+            credits=usage.credits,
         )
         admit, deadline_s = self._admitted(facts), self._fleet.deadline_s(submission.operation)
         return msgspec.structs.replace(

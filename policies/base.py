@@ -16,6 +16,7 @@ class RefusalCode(StrEnum):
     OUTPUT_TOO_LARGE = "output_too_large"
     DEADLINE_TOO_SHORT = "deadline_too_short"
     TOO_MANY_REQUESTS = "too_many_requests"
+    CREDITS_REQUIRED = "credits_required"
     REFUSED = "refused"
 
 
@@ -38,6 +39,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     jobs_last_minute: int = 0
     start_within_s: float | None = None
     finish_within_s: float | None = None
+    credits: int | None = None
+    """What the user may still spend."""
     is_clean: bool = False
     """Whether the picture was rebuilt from pixels, so that nothing else of the file is left in it."""
 

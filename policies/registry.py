@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from policies.base import Admit, Destroy, Ending, Facts, Policy, ProviderTerms, Refuse, Retain
+from policies.credits import Credits
 from policies.deadlines import Deadlines
 from policies.disclosure import Disclosure
 from policies.ephemeral import Ephemeral
@@ -28,11 +29,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     disclosure: Disclosure
     retention: Retention
     posture: Demands
+    credits: Credits = Credits()
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies in the order in which they are asked; `Ephemeral` is in every profile."""
-        return (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention)
+        return (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention, self.credits)
 
 
 def profile_names() -> list[str]:

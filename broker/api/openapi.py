@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
+from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
 from broker.api.openapi_parts import (
     CURSOR,
@@ -33,7 +34,7 @@ from broker.api.users import UserView
 from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
-    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
+    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
     *(LiveView, ReadyView, Problem),
 ]
 IMAGE = "image/*"
@@ -69,7 +70,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **_hooks(), **_about()},
+        "paths": {**_users(), **_jobs(), **_mine(), **_hooks(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -160,6 +161,12 @@ def _output() -> Json:
         **problems(401, 404, 409, 410, 416, 503),
     }
     return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
+
+
+def _mine() -> Json:
+    account = answer("What the user has, and the newest entries.", AccountView)
+    credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
+    return {"/v1/me/credits": {"get": credit}}
 
 
 def _hooks() -> Json:

@@ -4,6 +4,7 @@ import msgspec
 
 from broker.store.attempts import AttemptStore
 from broker.store.blobs import BlobStore
+from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
@@ -23,6 +24,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
+    credits: CreditStore
     keys: Keyholders
     blobs: BlobStore
 
@@ -37,6 +39,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),
+        credits=CreditStore(database),
         keys=keys,
         blobs=blobs,
     )

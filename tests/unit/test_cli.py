@@ -30,6 +30,7 @@ COMMANDS = (
     "providers",
     "config",
     "profile",
+    "operator-key",
 )
 
 
