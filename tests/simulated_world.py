@@ -85,7 +85,8 @@ class World:
 
     async def rescued(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            await self.services.rescue.once(tasks)
+            with suppress(BrokerError):  # as its own loop does: the next pass goes on
+                await self.services.rescue.once(tasks)
 
     async def purged(self) -> None:
         for attempt in await self.services.stores.attempts.due([AT_PROVIDER], within_s=1):
