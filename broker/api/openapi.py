@@ -6,16 +6,21 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
+from broker.api.consents import ConsentsView, NewConsentsView
 from broker.api.health import LiveView, ReadyView
+from broker.api.notices import NoticePairView
 from broker.api.openapi_parts import (
+    ACCEPT_LANGUAGE,
     CURSOR,
     DEADLINES,
     HOOK_TOKEN,
     IDEMPOTENCY_KEY,
     IF_NONE_MATCH,
     JOB_ID,
+    LANGUAGE,
     LAST_EVENT_ID,
     LIMIT,
+    NOTICE_VERSION,
     OUTPUT_N,
     PREFER,
     Json,
@@ -34,6 +39,7 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
+    *(NoticePairView, ConsentsView, NewConsentsView),
     *(LiveView, ReadyView, Problem),
 ]
 IMAGE = "image/*"
@@ -69,7 +75,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **_hooks(), **_about()},
+        "paths": {**_users(), **_jobs(), **_me(), **_hooks(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -162,6 +168,18 @@ def _output() -> Json:
     return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
 
 
+def _me() -> Json:
+    shown = answer("What is asked, what is missing, and every record.", ConsentsView)
+    giving = operation("putConsents", "Give and withdraw consent", {"200": shown})
+    giving["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": ref("NewConsents")}}},
+    }
+    giving["responses"] |= problems(400, 401, 403, 413, 415, 422, 429, 503)
+    seeing = operation("getConsents", "What the user agrees to", {"200": shown, **problems(401, 503)})
+    return {"/v1/me/consents": {"get": seeing, "put": giving}}
+
+
 def _hooks() -> Json:
     taken = _empty("Taken, whether the token is known or not; the body is not looked at.")
     responses = {"204": taken, **problems(404, 503)}
@@ -183,7 +201,15 @@ def _about() -> Json:
         "/health/ready": ("getReady", "Can work be taken in?", {"200": ready, **problems(503)}),
         "/openapi.json": ("getOpenapi", "This document", {"200": document_answer}),
     }
-    return {path: {"get": operation(*what, public=True)} for path, what in public.items()}
+    paths: Json = {path: {"get": operation(*what, public=True)} for path, what in public.items()}
+    return {**paths, "/v1/privacy/notice": {"get": _notice()}}
+
+
+def _notice() -> Json:
+    shown = answer("The notice in force, and the next.", NoticePairView, headers=("ETag", "Content-Language"))
+    responses = {"200": shown, "304": _empty("Not changed."), **problems(422, 503)}
+    parameters = [LANGUAGE, NOTICE_VERSION, ACCEPT_LANGUAGE, IF_NONE_MATCH]
+    return operation("getNotice", "Read the privacy notice", responses, parameters, public=True)
 
 
 def _empty(description: str) -> Json:

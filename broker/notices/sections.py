@@ -9,7 +9,7 @@ from broker.notices.texts import Texts
 from policies.consent import Purpose
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A heading; sentences; a list that follows them; and sentences after that. Plain text, no markup."""
 
     id: str

@@ -39,6 +39,7 @@ CATEGORIES = {
     "user.content.self_image",
     "user.device.ip_address",
     "user.payment",
+    "user.privacy_preferences",
     "user.unique_id",
 }
 
