@@ -4,6 +4,7 @@ import click
 
 from broker.commands.configuration import config_group
 from broker.commands.looking import forensics_command
+from broker.commands.notices import notice_command
 from broker.commands.providers import providers_command
 from broker.commands.running import broker_command, demo_command, keyholder_command, up_command, work_command
 from broker.commands.sending import submit_command, verify_command
@@ -33,6 +34,7 @@ for command in (
     doctor_command,
     forensics_command,
     providers_command,
+    notice_command,
     config_group,
 ):
     main.add_command(command)
