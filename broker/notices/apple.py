@@ -3,7 +3,7 @@
 import plistlib
 from collections.abc import Iterator
 
-from broker.notices.collected import Collected, Kind, Use, collected
+from broker.notices.collected import Collected, Kind, Use, collected, results_kept
 from broker.notices.facts import NoticeFacts
 from broker.notices.texts import DEFAULT, texts_in
 
@@ -69,8 +69,8 @@ def _lines(facts: NoticeFacts) -> Iterator[str]:
         yield f"| {TYPES[one.kind][1]} | {uses} | Yes | No | {one.because} |"
     yield ""
     yield "## Why these answers\n"
-    kept = texts.lasting(facts.outputs_for_s)
-    yield f"- Pictures count as collected: an upload lies encrypted until its job ends, a result up to {kept}."
+    kept = results_kept(facts)
+    yield f"- Pictures count as collected: an upload lies encrypted until its job ends; results are kept: {kept}."
     yield "- All is linked to a random user ID, which Apple counts as linked; no name or advertising ID is known."
     for one in facts.recipients:
         yield f"- `{one.name}` ({one.host}) is a partner that may get pictures for {texts.doing(one.operations)}."

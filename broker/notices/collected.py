@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from broker.notices.facts import NoticeFacts
+from broker.notices.texts import DEFAULT, texts_in
 from policies.consent import Purpose
 from providers.base import Exposure
 
@@ -41,6 +42,11 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
     because: str
     is_shared: bool = False
     is_optional: bool = False
+
+
+def results_kept(facts: NoticeFacts) -> str:
+    """Say how long results stay, for papers that are in English alone."""
+    return "until their user deletes them" if facts.are_outputs_kept else texts_in(DEFAULT).lasting(facts.outputs_for_s)
 
 
 def collected(facts: NoticeFacts) -> list[Collected]:

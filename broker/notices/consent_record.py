@@ -141,9 +141,9 @@ def _purpose(purpose: Purpose, facts: NoticeFacts) -> ConsentPurpose:
 
 
 def _kept(purpose: Purpose, facts: NoticeFacts) -> str:
-    """Say how long, as ISO 8601 periods: what was sent until its job ends, the rest by the settings."""
+    """Say how long, with ISO 8601 periods: what was sent until its job ends, the rest by the settings."""
     if purpose in _SENT_OUT:
-        return f"until the job ends, at most PT{facts.upload_within_s}S; results PT{facts.outputs_for_s}S"
+        return f"until the job ends, at most PT{facts.upload_within_s}S"
     if purpose is Purpose.RETENTION:
-        return f"PT{facts.outputs_for_s}S"
+        return "until its user deletes them" if facts.are_outputs_kept else f"PT{facts.outputs_for_s}S"
     return f"until withdrawn, at most PT{facts.idle_user_for_s}S after the last use"

@@ -7,7 +7,6 @@ import msgspec
 
 from broker.operations import OPERATIONS, OutputKind
 from broker.routes import Config, OutsideProvider
-from policies.base import Facts
 from policies.consent import Purpose
 from policies.publisher import Publisher
 from policies.registry import Policies
@@ -67,6 +66,11 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.required, *self.optional)
 
     @property
+    def are_outputs_kept(self) -> bool:
+        """Whether results have no end but their user's word."""
+        return self.outputs == "until_deleted"
+
+    @property
     def longest_s(self) -> int:
         """After so many seconds without use nothing of a user is left."""
         return max(self.outputs_for_s, self.records_for_s, self.idle_user_for_s)
@@ -86,7 +90,7 @@ def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///")
         has_videos=any(operation.outputs.kind is OutputKind.VIDEO for operation in known),
         upload_within_s=profile.deadlines.finish_within_s,
         outputs=str(profile.retention.outputs),
-        outputs_for_s=policies.retain(Facts(operation="")).lifetime_s,
+        outputs_for_s=profile.retention.outputs_for_s,
         records_for_s=profile.retention.records_for_s,
         idle_user_for_s=profile.retention.idle_user_for_s,
         recipients=_recipients(policies, config, offered),

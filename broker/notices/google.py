@@ -80,7 +80,7 @@ def deletion_of(facts: NoticeFacts) -> str:
     if facts.publisher.deletion_url:
         return "DATA_DELETION_YES"
     longest_s = max(facts.longest_s, *(one.retention_s for one in facts.recipients), 0)
-    is_soon = longest_s <= DAYS_90_S and facts.outputs != "until_deleted"
+    is_soon = longest_s <= DAYS_90_S and not facts.are_outputs_kept
     return "DATA_DELETION_NO_AUTO_DELETED" if is_soon else "DATA_DELETION_NO"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from broker.notices.collected import results_kept
 from broker.notices.facts import NoticeFacts
 from broker.notices.registry import registry
 from broker.notices.texts import DEFAULT, texts_in
@@ -45,7 +46,7 @@ def schedule(facts: NoticeFacts) -> str:
     lines.append(
         f"| uploads, and what users type | until their job ends; at most {texts.lasting(facts.upload_within_s)} |"
     )
-    lines.append(f"| results (`{facts.outputs}`) | {texts.lasting(facts.outputs_for_s)} |")
+    lines.append(f"| results (`{facts.outputs}`) | {results_kept(facts)} |")
     lines.append(f"| records of jobs, receipts | {texts.lasting(facts.records_for_s)} after the job |")
     lines.append(f"| user ids, consents | {texts.lasting(facts.idle_user_for_s)} after the last use |")
     for one in facts.recipients:
@@ -99,14 +100,14 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
     texts, nobody = texts_in(DEFAULT), "none"
     lasting = texts.lasting
     given = [name for name, is_so in (("pictures", facts.has_pictures), ("typed texts", facts.has_texts)) if is_so]
+    within = lasting(facts.upload_within_s)
     basis = "consent (6(1)(a))" if Purpose.PROCESSING in facts.required else "contract (6(1)(b))"
-    results = "until deleted" if facts.outputs == "until_deleted" else lasting(facts.outputs_for_s)
     yield Activity(
         name=texts.doing(facts.operations) if facts.operations else "no operation is offered",
         basis=basis,
         data=texts.listed([*given, "results"]),
         recipients=", ".join(f"{one.name} ({one.host})" for one in facts.recipients) or nobody,
-        erased=f"uploads, texts: before the job is final, at most {lasting(facts.upload_within_s)}; results: {results}",
+        erased=f"uploads, texts: before the job is final, at most {within}; results: {results_kept(facts)}",
     )
     yield Activity(
         name="running and showing jobs",

@@ -1,6 +1,9 @@
 """What Postgres itself keeps of notices and consents: rows are added, and a user's go with the user."""
 
+import asyncio
+
 import asyncpg
+import msgspec
 import pytest
 
 from broker.consents import Wish
@@ -75,7 +78,24 @@ async def test_consents_go_with_their_user(services: Services, settings: Setting
 
 
 async def test_brokers_that_start_at_once_announce_once(services: Services, settings: Settings) -> None:
-    """The same settings are one notice, however many processes tell of them."""
-    for _ in range(3):
-        assert await services.noticeboard.publish() is None
-    assert await count(settings, "notices") == 1
+    """The same settings are one notice, however many processes tell of them at once."""
+    facts = msgspec.structs.replace(services.noticeboard.facts, records_for_s=1)
+    announce = services.stores.notices.announce
+    made = await asyncio.gather(*(announce(facts.digest, facts, days=0) for _ in range(8)))
+    assert len([one for one in made if one is not None]) == 1
+    assert await services.noticeboard.publish() is not None  # these settings are no longer in force
+    assert await services.noticeboard.publish() is None
+    assert await count(settings, "notices") == 3
+
+
+async def test_the_same_facts_again_are_a_version_of_their_own(services: Services) -> None:
+    """Changed and changed back within a day: another version, to which the earlier consent still counts."""
+    user_id = await agreed(services)
+    facts = msgspec.structs.replace(services.noticeboard.facts, records_for_s=1)
+    first = (await services.noticeboard.shown()).current
+    await services.stores.notices.announce(facts.digest, facts, days=0)
+    assert (await services.stores.consents.standing(user_id)).purposes == frozenset()
+    await services.noticeboard.publish()
+    last = (await services.noticeboard.shown()).current
+    assert (last.version, last.digest) == (f"{first.version}-2", first.digest)
+    assert (await services.stores.consents.standing(user_id)).purposes == {"processing"}

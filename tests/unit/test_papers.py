@@ -102,11 +102,11 @@ def test_the_label_answers_follow_the_settings() -> None:
     for one in collected(facts):
         assert f"| {apple.TYPES[one.kind][1]} |" in text
     assert "`acme` (api.acme.example) is a partner" in text
-    assert "up to 2 hours" in text
+    assert "kept: 2 hours" in text
     plain = text_of(Format.APPLE_LABELS, facts_in_house())
     assert "No partner gets" in plain
     assert "Device ID" not in plain
-    assert "up to 1 hour" in plain
+    assert "kept: 1 hour" in plain
 
 
 def test_the_data_safety_form_is_whole() -> None:
