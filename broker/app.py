@@ -16,6 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from broker.api.consents import get_consents, put_consents
+from broker.api.credits import get_credits, grant_credits
 from broker.api.deps import provide_caller
 from broker.api.edge import Edge
 from broker.api.events import job_events
@@ -37,6 +38,7 @@ from broker.api.views import Pace
 from broker.guard import Guard
 from broker.intake import FORM_FACTOR
 from broker.minting import Minting
+from broker.operators import OperatorKeys
 from broker.services import Services, open_services
 from broker.settings import Settings, SettingsInvalid
 from broker.store.processes import Facts
@@ -57,6 +59,7 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_output,
     get_receipt,
     list_operations,
+    get_credits,
     list_receipt_keys,
     get_posture,
     get_notice,
@@ -67,7 +70,7 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_ready,
     get_openapi,
 ]
-OPERATOR_ROUTES: list[HTTPRouteHandler] = [get_metrics, get_operator_health]
+OPERATOR_ROUTES: list[HTTPRouteHandler] = [get_metrics, get_operator_health, grant_credits]
 
 
 def create_app(services: Services, *, closing: asyncio.Event, disclosures: Disclosures) -> ASGIApp:
@@ -81,7 +84,8 @@ def create_app(services: Services, *, closing: asyncio.Event, disclosures: Discl
 
 def create_operator_app(services: Services) -> ASGIApp:
     """Make the application that operators talk to."""
-    return _edged(services, OPERATOR_ROUTES, {"services": _constant(services)})
+    operators = OperatorKeys(services.settings.operator_keys_file)
+    return _edged(services, OPERATOR_ROUTES, {"services": _constant(services), "operators": _constant(operators)})
 
 
 async def serve(settings: Settings, *, guard: Guard) -> None:

@@ -57,7 +57,12 @@ def read_config(file: TomlFile) -> Config:
             raise file.invalid(("route", n, "operation"), f"{route.operation} has a route already")
         routes[route.operation] = route
     places = {name: _place(file, name, table) for name, table in parts.provider.items()}
+    places |= {f"route {route['operation']}": _route_place(file, n) for n, route in enumerate(parts.route)}
     return Config(providers=providers, routes=routes, places=places)
+
+
+def _route_place(file: TomlFile, n: int) -> Place:
+    return Place(file=file.name, line=file.line_of(("route", n)), lines={})
 
 
 def _place(file: TomlFile, name: str, table: dict[str, object]) -> Place:

@@ -10,7 +10,7 @@ from broker.operations import read_texts
 from broker.refusals import refused
 from broker.routing import Needs
 from broker.store.consents import ConsentStore
-from broker.store.jobs import Usage
+from broker.store.job_values import Usage
 from broker.submission import Submission
 from broker.watch import Watch
 from policies.base import Admit, Facts, Refuse
@@ -35,6 +35,10 @@ class Door:
     def profile(self) -> str:
         """The name of the policies' profile."""
         return self._policies.profile.name
+
+    def price(self, operation: str) -> int:
+        """What a job costs its user when it succeeds, in credits."""
+        return self._policies.profile.credits.price(operation)
 
     async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
         """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
@@ -62,6 +66,7 @@ class Door:
             stated_age=0 if standing is None else standing.stated_age,
             start_within_s=submission.start_within_s,
             finish_within_s=submission.finish_within_s,
+            credits=usage.credits,
         )
         admit, deadline_s = self._admitted(facts), self._fleet.deadline_s(submission.operation)
         return msgspec.structs.replace(

@@ -32,7 +32,7 @@ from broker.sameness import Fingerprint
 from broker.secret_memory import wipe
 from broker.settle import Settler
 from broker.store.blobs import new_name
-from broker.store.jobs import Admission, NewJob
+from broker.store.job_values import Admission, NewJob
 from broker.store.stores import Stores
 from broker.submission import TEXTS_N, Patience, Place, Submission, first_copies, new_key_id
 from broker.undoing import Undoing
@@ -144,6 +144,7 @@ class Intake:
             pool=await self._door.pool_for(submission, max(least, delivery.has_pictures), job_id=job_id),
             owner=self._lease.process.id,
             within_s=self._patience.within_s,
+            price=self._door.price(submission.operation),
         )
 
     async def _receive(self, new: NewJob, places: list[Place]) -> Job | None:

@@ -80,6 +80,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     finish_by: datetime
     outputs_until: datetime | None
     charged: bool
+    price: int = 0
+    """What it costs its user when it succeeds, in credits; as it was when the job came in."""
     cost_usd: float = 0.0
     """What its attempts at providers cost so far; estimates where a provider does not say."""
     exposure: str = "local"

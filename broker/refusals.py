@@ -1,5 +1,6 @@
 """Turns a policy's refusal, which is a value, into the error that a client sees."""
 
+from broker.account_errors import CreditsRequired
 from broker.consent_errors import ConsentRequired
 from broker.errors import (
     BrokerError,
@@ -18,6 +19,7 @@ ERRORS: dict[RefusalCode, type[BrokerError]] = {
     RefusalCode.OUTPUT_TOO_LARGE: OutputTooLarge,
     RefusalCode.DEADLINE_TOO_SHORT: DeadlineTooShort,
     RefusalCode.TOO_MANY_REQUESTS: TooManyRequests,
+    RefusalCode.CREDITS_REQUIRED: CreditsRequired,
     RefusalCode.REFUSED: Refused,
 }
 

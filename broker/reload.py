@@ -32,16 +32,18 @@ class LiveConfig:
     """
     The configuration that holds at this moment; whoever works with one keeps it, so that running jobs are undisturbed.
 
-    `check`, where it is set, may refuse a file for reasons of its own (a secret that is missing): ConfigInvalid.
+    `agree` refuses a file that contradicts the profile, and `check`, where it is set, one for reasons of its own (a
+    secret that is missing), by ConfigInvalid.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, agree: Callable[[Config], None] = lambda _: None) -> None:
         self._path = path or DEFAULT_FILE
+        self._agree = agree
         self.check: Callable[[Config], Awaitable[None]] | None = None
         self._stamp = stamp_of(self._path)
         self._asked = asyncio.Event()
         self._listeners: list[Callable[[Config], None]] = []
-        self.current = load_config(self._path)
+        self.current = self._load()
 
     def listen(self, listener: Callable[[Config], None]) -> None:
         """Call `listener` with every new configuration."""
@@ -51,7 +53,7 @@ class LiveConfig:
         """Read the file again; False, and the old configuration stays, where it is wrong."""
         self._stamp = stamp_of(self._path)
         try:
-            config = load_config(self._path)
+            config = self._load()
             if self.check is not None:
                 await self.check(config)
         except ConfigInvalid as exc:
@@ -67,6 +69,11 @@ class LiveConfig:
             listener(config)
         log.info("config_reloaded", count=len(config.providers))
         return True
+
+    def _load(self) -> Config:
+        config = load_config(self._path)
+        self._agree(config)
+        return config
 
     async def run(self) -> None:
         """Watch until cancelled."""

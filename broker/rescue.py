@@ -14,7 +14,7 @@ from broker.operations import OPERATIONS
 from broker.queue import Bell
 from broker.routing import Needs
 from broker.settle import Settler
-from broker.store.jobs import Waiting
+from broker.store.job_values import Waiting
 from broker.store.stores import Stores
 
 log = structlog.get_logger()

@@ -164,7 +164,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole configuration that has been checked; `places` let whoever finds more wrong with it name file and line."""
+    """
+    A whole configuration that has been checked; `places` let whoever finds more wrong with it name file and line.
+
+    They are of providers by name, and of each "route <operation>".
+    """
 
     providers: dict[str, Provider]
     routes: dict[str, Route]
@@ -183,6 +187,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the providers on an operation's route."""
         route = self.route(operation)
         return [self.providers[name] for name in route.providers] if route else []
+
+    def unrouted(self, operation: str, reason: str) -> ConfigInvalid:
+        """Make the error for a route that leads nowhere."""
+        place = self.places[f"route {operation}"]
+        return ConfigInvalid(file=place.file, line=place.line, reason=f"route of {operation}: {reason}")
 
     def invalid(self, provider: str, field: str, reason: str) -> ConfigInvalid:
         """Make the error for a provider that turned out to be wrong when it was put to use; no field is all of it."""

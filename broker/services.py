@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from arq.connections import ArqRedis
 
+from broker.agreement import require_agreement
 from broker.breaker import Breaker
 from broker.cancel import Cancellation
 from broker.changes import Changes
@@ -132,7 +133,8 @@ async def _close(services: Services) -> None:
 
 def live_config(settings: Settings) -> LiveConfig:
     """Read lethe.toml, and be ready to read it again; raise ConfigInvalid."""
-    return LiveConfig(settings.config_path)
+    policies = Policies(load_profile(settings.profile))
+    return LiveConfig(settings.config_path, agree=lambda config: require_agreement(config, policies))
 
 
 def _wire(

@@ -17,6 +17,7 @@ class RefusalCode(StrEnum):
     DEADLINE_TOO_SHORT = "deadline_too_short"
     TOO_MANY_REQUESTS = "too_many_requests"
     CONSENT_REQUIRED = "consent_required"
+    CREDITS_REQUIRED = "credits_required"
     REFUSED = "refused"
 
 
@@ -44,6 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     notice: str = ""
     stated_age: int = 0
     """How many years old its user has stated to be at least; 0 where nothing was stated."""
+    credits: int | None = None
+    """What the user may still spend."""
     is_clean: bool = False
     """Whether the picture was rebuilt from pixels, so that nothing else of the file is left in it."""
 

@@ -7,6 +7,7 @@ import msgspec
 
 from policies.base import Admit, Destroy, Ending, Facts, Policy, ProviderTerms, Refuse, Retain
 from policies.consent import Consent
+from policies.credits import Credits
 from policies.deadlines import Deadlines
 from policies.disclosure import Disclosure
 from policies.ephemeral import Ephemeral
@@ -32,11 +33,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     posture: Demands
     consent: Consent = Consent()
     publisher: Publisher = Publisher()
+    credits: Credits = Credits()
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies in the order in which they are asked; `Ephemeral` is in every profile."""
-        return (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention, self.consent)
+        first = (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention)
+        return (*first, self.consent, self.credits)
 
 
 def profile_names() -> list[str]:

@@ -9,7 +9,7 @@ from broker.jobs import Job, StoredUpload
 from broker.settings import Settings
 from broker.store.blobs import BlobStore, new_name
 from broker.store.database import Database
-from broker.store.jobs import Admission, NewJob
+from broker.store.job_values import Admission, NewJob
 from broker.store.keyholders import Keyholders
 from broker.store.processes import Facts, Process
 from broker.store.stores import Stores, make_stores

@@ -7,6 +7,7 @@ import msgspec
 from litestar import Response, get
 
 from broker.api.consents import ConsentsView, NewConsentsView
+from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
 from broker.api.notices import NoticePairView
 from broker.api.openapi_parts import (
@@ -38,7 +39,7 @@ from broker.api.users import UserView
 from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
-    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
+    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
     *(NoticePairView, ConsentsView, NewConsentsView),
     *(LiveView, ReadyView, Problem),
 ]
@@ -75,7 +76,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **_me(), **_hooks(), **_about()},
+        "paths": {**_users(), **_jobs(), **_mine(), **_hooks(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -168,7 +169,13 @@ def _output() -> Json:
     return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
 
 
-def _me() -> Json:
+def _mine() -> Json:
+    account = answer("What the user has, and the newest entries.", AccountView)
+    credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
+    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents()}
+
+
+def _consents() -> Json:
     shown = answer("What is asked, what is missing, and every record.", ConsentsView)
     giving = operation("putConsents", "Give and withdraw consent", {"200": shown})
     giving["requestBody"] = {
@@ -177,7 +184,7 @@ def _me() -> Json:
     }
     giving["responses"] |= problems(400, 401, 403, 413, 415, 422, 429, 503)
     seeing = operation("getConsents", "What the user agrees to", {"200": shown, **problems(401, 503)})
-    return {"/v1/me/consents": {"get": seeing, "put": giving}}
+    return {"get": seeing, "put": giving}
 
 
 def _hooks() -> Json:

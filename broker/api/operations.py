@@ -48,7 +48,7 @@ class OutputsView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperationView(msgspec.Struct, frozen=True, kw_only=True):
-    """An operation that a live worker can run; `parameters` is a JSON Schema object."""
+    """An operation that a live worker can run; `parameters` is a JSON Schema object, `price` is in credits."""
 
     name: str
     description: str
@@ -83,7 +83,7 @@ def _show(services: Services, name: str) -> OperationView:
         outputs=OutputsView(kind=operation.outputs.kind.value, max=operation.outputs.max),
         parameters=operation.schema(),
         limits=_limits(services),
-        price=0,
+        price=services.policies.profile.credits.price(name),
         exposure=services.fleet.exposure_of(name).value,
         retention=_retention(services, name),
     )

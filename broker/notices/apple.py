@@ -15,6 +15,7 @@ TYPES: dict[Kind, tuple[str, str]] = {
     Kind.TEXTS: ("OtherUserContent", "User Content: Other User Content"),
     Kind.USER_ID: ("UserID", "Identifiers: User ID"),
     Kind.ACTIVITY: ("ProductInteraction", "Usage Data: Product Interaction"),
+    Kind.PURCHASES: ("PurchaseHistory", "Purchases: Purchase History"),
     Kind.DEVICE_ID: ("DeviceID", "Identifiers: Device ID"),
 }
 """The manifest's value and the label's words."""

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     TEXTS = "texts"
     USER_ID = "user_id"
     ACTIVITY = "activity"
+    PURCHASES = "purchases"
     DEVICE_ID = "device_id"
 
 
@@ -65,6 +66,9 @@ def collected(facts: NoticeFacts) -> list[Collected]:
         found.insert(0, _content(Kind.TEXTS, "what users type for a picture", is_shared=is_shared))
     if facts.has_pictures:
         found.insert(0, _content(Kind.PHOTOS, "pictures that users send to have them worked on", is_shared=is_shared))
+    if facts.has_credits:
+        why = "credits that were granted and spent, with the app's reference of a purchase; no payment data"
+        found.append(Collected(kind=Kind.PURCHASES, uses=(Use.FUNCTION,), because=why))
     uses = [use for purpose, use in _DEVICE_USES.items() if purpose in facts.purposes]
     if uses:
         is_optional = not set(facts.required) & _DEVICE_USES.keys()

@@ -53,6 +53,8 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     optional: tuple[Purpose, ...] = ()
     min_age: int = 0
     announce_days: int = 0
+    has_credits: bool = False
+    """Whether anything has a price, so that there is an account."""
     counter_s: int = COUNTER_S
 
     @property
@@ -99,6 +101,7 @@ def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///")
         optional=profile.consent.optional,
         min_age=profile.consent.min_age or 0,
         announce_days=profile.consent.announce_days,
+        has_credits=any(profile.credits.price(name) for name in offered),
     )
 
 

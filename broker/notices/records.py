@@ -116,6 +116,14 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
         recipients=nobody,
         erased=f"records: {lasting(facts.records_for_s)} after the job; ids: {lasting(facts.idle_user_for_s)} unused",
     )
+    if facts.has_credits:
+        yield Activity(
+            name="accounts of credits",
+            basis="contract (6(1)(b))",
+            data="credits granted and spent, the app's own reference of a purchase; no payment data",
+            recipients=nobody,
+            erased="with the user id",
+        )
     yield Activity(
         name="protection against abuse",
         basis="legitimate interest (6(1)(f))",

@@ -53,6 +53,7 @@ class _Writer:
             "results": True,
             "videos": facts.has_videos,
             "records": True,
+            "credits": facts.has_credits,
             "user": True,
             "counter": True,
             "consents": bool(facts.purposes),
@@ -81,6 +82,7 @@ class _Writer:
             self._say("how_long", f"outputs_{facts.outputs}", lasting=lasting(facts.outputs_for_s)),
             self._say("how_long", "records", lasting=lasting(facts.records_for_s)),
             self._say("how_long", "user", lasting=lasting(facts.idle_user_for_s)),
+            *([self._say("how_long", "credits")] if facts.has_credits else []),
             self._say("how_long", "counter", lasting=lasting(facts.counter_s)),
             self._say("how_long", "logs"),
         ]

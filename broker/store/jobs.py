@@ -7,11 +7,13 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from broker.custody import NewCopy, What
+from broker.account_errors import CreditsRequired
+from broker.custody import NewCopy
 from broker.errors import HolderStillAlive, IllegalTransition, Unauthenticated
-from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output, StoredUpload
+from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
 from broker.store.database import Database
 from broker.store.files import statements
+from broker.store.job_values import Admission, NewJob, Usage, Waiting
 
 SQL = statements("jobs")
 SETTLING_LEASE_S = 10.0
@@ -23,56 +25,6 @@ MOST_AHEAD = 1000
 def sources(target: JobState) -> list[str]:
     """Return the states from which a job may come to `target`."""
     return [state.value for state, following in TRANSITIONS.items() if target in following]
-
-
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that is about to be received."""
-
-    id: UUID
-    public_id: UUID
-    user_id: str
-    operation: str
-    parameters: dict[str, str | int]
-    profile: str
-    pool: str
-    owner: UUID
-    within_s: float
-
-
-class Admission(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a job's uploads once the last byte is in."""
-
-    uploads: tuple[StoredUpload, ...]
-    fingerprint: bytes
-    start_within_s: float
-    finish_within_s: float
-
-    @property
-    def pictures(self) -> list[StoredUpload]:
-        """The uploads that are pictures, in order."""
-        return [upload for upload in self.uploads if upload.what is What.UPLOAD]
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one user has going on."""
-
-    live: int
-    last_minute: int
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """A queued job, as far as the bell needs it."""
-
-    id: UUID
-    fence: int
-    pool: str
-    operation: str
-    parameters: dict[str, str | int]
-    pictures: int
-    has_texts: bool
-    """Whether its user typed something, which only a worker can read."""
-    was_tried: bool
-    """Whether a provider has had it before."""
 
 
 class JobStore:
@@ -100,6 +52,7 @@ class JobStore:
             new.pool,
             new.owner,
             new.within_s,
+            new.price,
             *_columns(copies),
         )
 
@@ -115,11 +68,24 @@ class JobStore:
             new.pool,
             new.owner,
             new.within_s,
+            new.price,
             *_columns(copies),
         )
 
     async def admit(self, job: Job, admission: Admission) -> Job:
-        """Queue a job whose uploads are whole, and list them; raise IllegalTransition when another took over."""
+        """
+        Queue a job whose uploads are whole, and list them.
+
+        Raises IllegalTransition when another took over, CreditsRequired where others have spent what it costs.
+        """
+        try:
+            return await self._admit(job, admission)
+        except asyncpg.CheckViolationError as exc:
+            if exc.constraint_name != "credits_suffice":
+                raise
+            raise CreditsRequired from exc
+
+    async def _admit(self, job: Job, admission: Admission) -> Job:
         return await self._guarded(
             "admit",
             job.id,
@@ -236,7 +202,7 @@ class JobStore:
         """Return the job of this id, if there is one, and what else its user has going on."""
         row = await self._database.row(SQL["look"], user_id, public_id)
         assert row is not None
-        usage = Usage(live=row["live"], last_minute=row["last_minute"])
+        usage = Usage(live=row["live"], last_minute=row["last_minute"], credits=row["credits"])
         return None if row["id"] is None else _job(row), usage
 
     async def ahead(self, job: Job) -> int:

@@ -5,6 +5,7 @@ import msgspec
 from broker.store.attempts import AttemptStore
 from broker.store.blobs import BlobStore
 from broker.store.consents import ConsentStore
+from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
@@ -27,6 +28,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     receipts: ReceiptStore
     notices: NoticeStore
     consents: ConsentStore
+    credits: CreditStore
     keys: Keyholders
     blobs: BlobStore
 
@@ -43,6 +45,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         receipts=ReceiptStore(database),
         notices=NoticeStore(database),
         consents=ConsentStore(database),
+        credits=CreditStore(database),
         keys=keys,
         blobs=blobs,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -18,10 +19,17 @@ def closing() -> asyncio.Event:
 
 @pytest.fixture
 async def api(services: Services, closing: asyncio.Event) -> AsyncGenerator[Api]:
+    async with served(services, closing) as made:
+        yield made
+
+
+@asynccontextmanager
+async def served(services: Services, closing: asyncio.Event | None = None) -> AsyncGenerator[Api]:
+    """Let these services listen, and mint one user."""
     with bound("127.0.0.1:0") as client_socket, bound("127.0.0.1:0") as operator_socket:
         url, operator_url = url_of(client_socket), url_of(operator_socket)
         async with (
-            listening(services, client_socket, operator_socket, closing=closing),
+            listening(services, client_socket, operator_socket, closing=closing or asyncio.Event()),
             httpx.AsyncClient(base_url=url, timeout=30) as http,
         ):
             minted = (await http.post("/v1/users")).json()

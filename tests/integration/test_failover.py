@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
-from broker.errors import Refused
 from broker.jobs import JobState
 from broker.settings import Settings
+from policies.toml_file import ConfigInvalid
 from providers.failures import FailureKind
 from tests.emulators.base import broken, running
 from tests.emulators.replicate import SECRET, ReplicateEmulator, script
@@ -21,8 +21,10 @@ from tests.relay import (
     replicate,
     route,
     sent,
+    settings_with,
     theirs,
 )
+from tests.stack import running_services
 
 
 class Pair(NamedTuple):
@@ -171,14 +173,15 @@ async def test_no_failover_widens_what_the_profile_allows(settings: Settings, tm
         assert not pair.second.requests("order")
 
 
-async def test_an_operation_that_only_leads_abroad_is_refused_at_the_door(
+async def test_an_operation_that_only_leads_abroad_is_refused_at_the_start(
     settings: Settings, tmp_path: Path, pair: Pair
 ) -> None:
-    """Where every provider of a route is beyond the profile, nothing is taken in, and the refusal says why."""
+    """Where every provider of a route is beyond the profile, nobody starts, and the refusal says why."""
     config = replicate(pair.first.url).replace("hosts =", "retention_s = 9_000_000\nhosts =")
-    async with relaying(settings, tmp_path, config + route("upscale", "[{ replicate = 1 }]")) as services:
-        with pytest.raises(Refused, match="9000000 s"):
-            await sent(services)
+    whole = settings_with(settings, tmp_path, config + route("upscale", "[{ replicate = 1 }]"))
+    with pytest.raises(ConfigInvalid, match="9000000 s"):
+        async with running_services(whole):
+            raise AssertionError("it started")
 
 
 async def test_a_provider_that_cannot_take_a_parameter_is_no_candidate(

@@ -22,7 +22,8 @@ from broker.jobs import Job
 from broker.lease import Lease
 from broker.services import Services
 from broker.settings import Settings
-from broker.store.jobs import Admission, JobStore
+from broker.store.job_values import Admission
+from broker.store.jobs import JobStore
 from broker.submission import Submission
 from tests.lifecycle import blobs, count, eventually, final, is_empty, keys_held, refs
 from tests.processes import lethe_process

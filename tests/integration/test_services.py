@@ -11,7 +11,7 @@ from broker.fleet import JUST_NOW_S
 from broker.routing import Needs
 from broker.services import Services
 from broker.settings import Settings
-from broker.store.jobs import NewJob
+from broker.store.job_values import NewJob
 from broker.submission import Place, first_copies, new_key_id
 from tests.keyholder_process import wait_until
 from tests.rows import ADMISSION

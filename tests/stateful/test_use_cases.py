@@ -52,6 +52,7 @@ class UseCases(World, RuleBasedStateMachine):
     """Two workers, one broker, one user; hypothesis decides what happens next."""
 
     runner: ClassVar[asyncio.Runner]
+    pipe: ClassVar[PipeGuard]
     streams = Bundle[Stream]("streams")
     jobs = Bundle[Stream]("jobs")
     worker = st.integers(0, WORKERS - 1)
@@ -266,6 +267,7 @@ class UseCases(World, RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "sky"):
             self.runner.run(self.ended())
+            self.pipe.deadlines()  # a pipe that nobody reads is full after some thousand examples
 
 
 @pytest.fixture
@@ -292,6 +294,7 @@ def simulated(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Generator[
             reached: ClassVar[set[str]] = set()
 
         Machine.runner = runner
+        Machine.pipe = pipe
         Machine.services = runner.run(_open(stack, quiet, pipe))
         yield Machine
         runner.run(stack.aclose())

@@ -30,6 +30,8 @@ COMMANDS = (
     "providers",
     "config",
     "notice",
+    "profile",
+    "operator-key",
 )
 
 
@@ -80,7 +82,9 @@ def test_every_command_is_there() -> None:
     assert sorted(main.commands) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "config check", "config explain"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "config check", "config explain", "profile show", "profile diff", "profile check"]
+)
 def test_help_teaches_with_an_example(command: str) -> None:
     """--help of each command ends its text with a line that can be typed."""
     said = say(*command.split(), "--help")

@@ -62,7 +62,7 @@ def test_every_sentence_is_said_by_some_setting(language: str) -> None:
         facts_in_house(),
         facts_outside(ASKING, PUBLISHED),
         facts_outside('[consent]\nrequired = ["providers"]', outputs_for_s="60"),
-        facts_outside('[consent]\noptional = ["analytics"]'),
+        facts_outside('[consent]\noptional = ["analytics"]', "[credits]\nprices = { upscale = 2 }"),
     )
     once = facts[1].recipients[0]
     kept = [msgspec.structs.replace(once, deletes=deletes, retention_s=60) for deletes in Deletes]

@@ -21,7 +21,8 @@ from tests.notices import facts_in_house, facts_outside
 PUSH = '[consent]\noptional = ["push", "marketing", "analytics"]'
 DELETION = '[publisher]\ndeletion_url = "https://studio.example/delete"'
 # The values that Apple documents for what we declare (Describing data use in privacy manifests).
-APPLE_TYPES = {"PhotosorVideos", "OtherUserContent", "UserID", "ProductInteraction", "DeviceID"}
+APPLE_TYPES = {"PhotosorVideos", "OtherUserContent", "UserID", "ProductInteraction", "PurchaseHistory", "DeviceID"}
+PRICED = "[credits]\nprices = { upscale = 2 }"
 APPLE_PURPOSES = {
     *("ThirdPartyAdvertising", "DeveloperAdvertising", "Analytics", "ProductPersonalization", "AppFunctionality"),
     "Other",
@@ -74,7 +75,7 @@ def test_the_privacy_manifest_is_a_property_list() -> None:
     for one in info["NSPrivacyCollectedDataTypes"]:
         assert one.keys() == {prefix, f"{prefix}Linked", f"{prefix}Tracking", f"{prefix}Purposes"}
         assert (one[f"{prefix}Linked"], one[f"{prefix}Tracking"]) == (True, False)
-    found = declared(facts_outside(PUSH))
+    found = declared(facts_outside(PUSH, PRICED))
     assert found.keys() == APPLE_TYPES
     assert {purpose for purposes in found.values() for purpose in purposes} <= APPLE_PURPOSES
 
@@ -97,7 +98,7 @@ def test_the_manifest_follows_the_settings() -> None:
 
 def test_the_label_answers_follow_the_settings() -> None:
     """The same data types as the manifest, in the words of App Store Connect; partners and times by the settings."""
-    facts = facts_outside(PUSH, outputs_for_s="7_200")
+    facts = facts_outside(PUSH, PRICED, outputs_for_s="7_200")
     text = text_of(Format.APPLE_LABELS, facts)
     for one in collected(facts):
         assert f"| {apple.TYPES[one.kind][1]} |" in text
@@ -111,7 +112,7 @@ def test_the_label_answers_follow_the_settings() -> None:
 
 def test_the_data_safety_form_is_whole() -> None:
     """Every data type of the form has its row; what is collected has every question on its use, and one answer each."""
-    facts = facts_outside(PUSH)
+    facts = facts_outside(PUSH, PRICED)
     answers = form(facts)
     types = {
         (f"PSL_DATA_TYPES_{question}", f"PSL_{name}") for question, names in google.TYPES.items() for name in names
@@ -185,6 +186,8 @@ def test_the_record_of_processing_follows_the_settings() -> None:
         assert words in text
     assert "contract (6(1)(b))" not in text
     assert "7 days" not in text
+    assert "accounts of credits" not in text
+    assert "accounts of credits" in text_of(Format.ARTICLE_30, facts_in_house(PRICED))
 
 
 def test_the_retention_schedule_lists_everything_with_the_profiles_times() -> None:

@@ -16,7 +16,7 @@ from policies.retention import DAY_S, Outputs, Retention
 from policies.toml_file import ConfigInvalid, TomlFile, TomlPath
 from providers.base import Exposure
 
-WORDS = {"consent", "publisher"}  # more to agree to, and who answers: neither opens a door
+WORDS = {"consent", "publisher", "credits"}  # more to agree to, who answers, what it costs: none opens a door
 MINIMAL = (PROFILES / "minimal.toml").read_text()
 
 

@@ -1,15 +1,16 @@
 -- name: receive
 -- Commit the row and its custody rows before the first byte is kept; no row when the id is taken.
 WITH job AS (
-    INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, owner, state, start_by, finish_by)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'receiving',
+    INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, owner, price, state,
+                      start_by, finish_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $10, 'receiving',
             now() + $9 * interval '1 second', now() + $9 * interval '1 second')
     ON CONFLICT (user_id, public_id) DO NOTHING
     RETURNING *
 ), copies AS (
     INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
     SELECT job.id, 'ours', new.holder, new.what, new.ref, new.detail, job.fence
-    FROM job, unnest($10::text[], $11::text[], $12::text[], $13::text[]) AS new (holder, what, ref, detail)
+    FROM job, unnest($11::text[], $12::text[], $13::text[], $14::text[]) AS new (holder, what, ref, detail)
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
@@ -17,14 +18,14 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 -- A later upload by the same user under an id that is still receiving; the older stream is cut by the fence.
 WITH job AS (
     UPDATE jobs SET fence = fence + 1, version = version + 1, operation = $3, parameters = $4, profile = $5, pool = $6,
-                    owner = $7, created_at = now(), settling_until = NULL,
+                    owner = $7, price = $9, created_at = now(), settling_until = NULL,
                     start_by = now() + $8 * interval '1 second', finish_by = now() + $8 * interval '1 second'
     WHERE user_id = $1 AND public_id = $2 AND state = 'receiving'
     RETURNING *
 ), copies AS (
     INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
     SELECT job.id, 'ours', new.holder, new.what, new.ref, new.detail, job.fence
-    FROM job, unnest($9::text[], $10::text[], $11::text[], $12::text[]) AS new (holder, what, ref, detail)
+    FROM job, unnest($10::text[], $11::text[], $12::text[], $13::text[]) AS new (holder, what, ref, detail)
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
@@ -240,14 +241,15 @@ ORDER BY created_at DESC, id DESC
 LIMIT $4
 
 -- name: look
--- The job of this id, if there is one, and what else its user has running and has sent in the last minute.
+-- The job of this id, if there is one, what else its user has running and has sent in the last minute, and may spend.
 WITH usage AS (
     SELECT count(*) FILTER (WHERE finalized_at IS NULL) AS live,
            count(*) FILTER (WHERE created_at > now() - interval '1 minute') AS last_minute
     FROM jobs
     WHERE user_id = $1 AND public_id <> $2 AND (finalized_at IS NULL OR created_at > now() - interval '1 minute')
 )
-SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s, usage.live, usage.last_minute
+SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s, usage.live, usage.last_minute,
+       coalesce((SELECT credits - held FROM accounts WHERE user_id = $1), 0) AS credits
 FROM usage LEFT JOIN jobs AS job ON job.user_id = $1 AND job.public_id = $2
 
 -- name: ahead

@@ -1,0 +1,77 @@
+"""Credits over HTTP: what a user has, and the grant by the app's own server."""
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET, UnsetType
+
+from broker.api.deps import HttpRequest, Known, Wired
+from broker.api.views import Moment, whole_second
+from broker.operators import OperatorKeys
+from broker.store.credits import Entry
+
+NEWEST = 100
+MOST = 1_000_000
+
+
+class EntryView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One change of an account. `kind` is an open set: granted, held, captured, released."""
+
+    kind: str
+    credits: int
+    at: Moment
+    job: UUID | UnsetType = UNSET
+
+
+class AccountView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user has, how much of it jobs under way hold, and the newest entries."""
+
+    credits: int
+    held: int
+    items: list[EntryView]
+
+
+class GrantView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """More credits for a user; the same reference again grants nothing more."""
+
+    user_id: Annotated[str, msgspec.Meta(max_length=64)]
+    credits: Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+    reference: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern="^[A-Za-z0-9._:-]+$")]
+
+
+class BalanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """An account after a grant, and whether this request made it."""
+
+    credits: int
+    held: int
+    is_new: bool
+
+
+@get("/v1/me/credits")
+async def get_credits(services: Wired, caller: Known) -> AccountView:
+    """Show a user's account."""
+    account = await services.stores.credits.account(caller.user_id)
+    entries = await services.stores.credits.entries(caller.user_id, limit=NEWEST)
+    return AccountView(credits=account.credits, held=account.held, items=[_show(entry) for entry in entries])
+
+
+@post("/credits")
+async def grant_credits(
+    request: HttpRequest, data: JSONBody[GrantView], services: Wired, operators: NamedDependency[OperatorKeys]
+) -> Response[BalanceView]:
+    """Grant credits to a user: on the operator's listener, with an operator key."""
+    operators.require(request.headers.get("authorization", ""))
+    store = services.stores.credits
+    is_new = await store.grant(data.user_id, data.credits, reference=data.reference)
+    account = await store.account(data.user_id)
+    view = BalanceView(credits=account.credits, held=account.held, is_new=is_new)
+    return Response(view, status_code=201 if is_new else 200)
+
+
+def _show(entry: Entry) -> EntryView:
+    job = UNSET if entry.job is None else entry.job
+    return EntryView(kind=entry.kind, credits=entry.credits, at=whole_second(entry.at), job=job)
