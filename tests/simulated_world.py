@@ -27,7 +27,7 @@ from tests.stack import pretend_worker, upload_bytes
 
 EMPTY = """
 ALTER TABLE custody DISABLE TRIGGER all_custody_kept;
-TRUNCATE jobs, custody, uploads, outputs, attempts, receipts;
+TRUNCATE jobs, custody, uploads, outputs, attempts, receipts CASCADE;
 ALTER TABLE custody ENABLE TRIGGER all_custody_kept;
 DELETE FROM processes WHERE role = 'worker';
 """

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 EMPTY = """
 ALTER TABLE custody DISABLE TRIGGER all_custody_kept;
-TRUNCATE processes, jobs, custody, uploads, outputs, attempts, receipts;
+TRUNCATE processes, jobs, custody, uploads, outputs, attempts, receipts CASCADE;
 ALTER TABLE custody ENABLE TRIGGER all_custody_kept;
 """
 LOOK = """
