@@ -15,6 +15,7 @@ from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
+from broker.api.consents import get_consents, put_consents
 from broker.api.credits import get_credits, grant_credits
 from broker.api.deps import provide_caller
 from broker.api.edge import Edge
@@ -23,6 +24,7 @@ from broker.api.health import get_live, get_ready
 from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
 from broker.api.methods import answer_options
+from broker.api.notices import get_notice
 from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
@@ -60,6 +62,9 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_credits,
     list_receipt_keys,
     get_posture,
+    get_notice,
+    get_consents,
+    put_consents,
     take_hint,
     get_live,
     get_ready,

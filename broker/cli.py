@@ -4,6 +4,7 @@ import click
 
 from broker.commands.configuration import config_group
 from broker.commands.looking import forensics_command
+from broker.commands.notices import notice_command
 from broker.commands.operators import operator_key_command
 from broker.commands.profiles import profile_group
 from broker.commands.providers import providers_command
@@ -35,6 +36,7 @@ for command in (
     doctor_command,
     forensics_command,
     providers_command,
+    notice_command,
     config_group,
     profile_group,
     operator_key_command,

@@ -4,10 +4,12 @@ from uuid import UUID
 
 import msgspec
 
+from broker.consents import Standing
 from broker.fleet import Fleet
 from broker.operations import read_texts
 from broker.refusals import refused
 from broker.routing import Needs
+from broker.store.consents import ConsentStore
 from broker.store.job_values import Usage
 from broker.submission import Submission
 from broker.watch import Watch
@@ -18,10 +20,11 @@ from policies.registry import Policies
 class Door:
     """Lets submissions in, or raises why not."""
 
-    def __init__(self, policies: Policies, fleet: Fleet, watch: Watch) -> None:
+    def __init__(self, policies: Policies, fleet: Fleet, watch: Watch, consents: ConsentStore) -> None:
         self._policies = policies
         self._fleet = fleet
         self._watch = watch
+        self._consents = consents
 
     @property
     def max_upload_bytes(self) -> int:
@@ -47,13 +50,20 @@ class Door:
         """Raise PostureUnmet while nothing may enter at all."""
         await self._watch.require()
 
-    def ask(self, submission: Submission, usage: Usage) -> Admit:
+    async def standing(self, user_id: str) -> Standing | None:
+        """Look up what a user agrees to, where the profile asks for anything; else nothing is read."""
+        return await self._consents.standing(user_id) if self._policies.profile.consent.is_asked else None
+
+    def ask(self, submission: Submission, usage: Usage, standing: Standing | None) -> Admit:
         """Ask the policies before anything is read; raise a refusal."""
         facts = Facts(
             operation=submission.operation,
             upload_bytes=submission.content_length,
             live_jobs=usage.live,
             jobs_last_minute=usage.last_minute,
+            consents=None if standing is None else standing.purposes,
+            notice="" if standing is None else standing.notice,
+            stated_age=0 if standing is None else standing.stated_age,
             start_within_s=submission.start_within_s,
             finish_within_s=submission.finish_within_s,
             credits=usage.credits,

@@ -116,7 +116,7 @@ class Intake:
         if known is not None and known.state is not JobState.RECEIVING:
             return await self._replay(known, submission, delivery), False
         new = await self._new_job(submission, delivery)
-        admit = self._door.ask(submission, usage)
+        admit = self._door.ask(submission, usage, await self._door.standing(submission.user_id))
         await self._bell.ping()
         await self._door.require_posture()
         kept_at = await self._keys.pick()

@@ -1,6 +1,7 @@
 """Turns a policy's refusal, which is a value, into the error that a client sees."""
 
 from broker.account_errors import CreditsRequired
+from broker.consent_errors import ConsentRequired
 from broker.errors import (
     BrokerError,
     DeadlineTooShort,
@@ -25,4 +26,6 @@ ERRORS: dict[RefusalCode, type[BrokerError]] = {
 
 def refused(refusal: Refuse) -> BrokerError:
     """Return the error for a refusal."""
+    if refusal.code is RefusalCode.CONSENT_REQUIRED:
+        return ConsentRequired(refusal.reason, notice=refusal.notice, purposes=refusal.purposes)
     return ERRORS[refusal.code](refusal.reason, pointer=refusal.pointer, retry_after_s=refusal.retry_after_s)

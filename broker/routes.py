@@ -85,6 +85,8 @@ class OutsideProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How many attempts may run there at once, in all workers together."""
     contract: str = ""
     """Names the agreement by which exposure or retention are lower than the adapter's documents say."""
+    region: str = ""
+    """Where its servers stand, as the notice says it: `EU`, `United States`."""
     timeout_s: Positive = 30.0
     options: dict[str, Any] = {}
 

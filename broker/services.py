@@ -20,6 +20,7 @@ from broker.intake import Intake
 from broker.itself import facts_of, tell_of_itself
 from broker.lease import Lease
 from broker.metrics import Metrics
+from broker.noticeboard import Noticeboard
 from broker.purges import AskProvider, Purges, ask_nobody
 from broker.queue import Bell, connect
 from broker.receipts import Signer
@@ -61,6 +62,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     lease: Lease
     fleet: Fleet
     watch: Watch
+    noticeboard: Noticeboard
     purges: Purges
     settler: Settler
     intake: Intake
@@ -92,6 +94,8 @@ async def open_services(
     try:
         await services.lease.open()
         await services.stores.receipts.key_used(services.signer.vkey)
+        if role == "broker":
+            await services.noticeboard.publish()
         async with _running(
             services.lease.run(),
             tell_of_itself(services.lease, guard, more),
@@ -100,6 +104,7 @@ async def open_services(
             services.config.run(),
             services.rescue.run(),
             services.sweep.run(),
+            *([services.noticeboard.run()] if role == "broker" else []),
         ):
             yield services
     finally:
@@ -153,7 +158,7 @@ def _wire(
         bell=bell,
         changes=changes,
         settler=settler,
-        door=Door(policies, fleet, watch),
+        door=Door(policies, fleet, watch, stores.consents),
         lease=lease,
         patience=Patience(idle_s=settings.upload_idle_s, within_s=settings.upload_within_s),
     )
@@ -187,6 +192,7 @@ def _wire(
         lease=lease,
         fleet=fleet,
         watch=watch,
+        noticeboard=Noticeboard(stores.notices, policies, config, blobs_url=settings.blobs_url),
         purges=purges,
         settler=settler,
         intake=intake,

@@ -16,6 +16,7 @@ class RefusalCode(StrEnum):
     OUTPUT_TOO_LARGE = "output_too_large"
     DEADLINE_TOO_SHORT = "deadline_too_short"
     TOO_MANY_REQUESTS = "too_many_requests"
+    CONSENT_REQUIRED = "consent_required"
     CREDITS_REQUIRED = "credits_required"
     REFUSED = "refused"
 
@@ -39,6 +40,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     jobs_last_minute: int = 0
     start_within_s: float | None = None
     finish_within_s: float | None = None
+    consents: frozenset[str] | None = None
+    """The purposes to which its user agrees under the notice in force; `notice` is the version of that."""
+    notice: str = ""
+    stated_age: int = 0
+    """How many years old its user has stated to be at least; 0 where nothing was stated."""
     credits: int | None = None
     """What the user may still spend."""
     is_clean: bool = False
@@ -72,6 +78,9 @@ class Refuse(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     retry_after_s: int = 0
     pointer: str = ""
+    notice: str = ""
+    """Where consent is missing: under which notice, and to what."""
+    purposes: tuple[str, ...] = ()
 
 
 class Destroy(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from policies.base import Admit, Destroy, Ending, Facts, Policy, ProviderTerms, Refuse, Retain
+from policies.consent import Consent
 from policies.credits import Credits
 from policies.deadlines import Deadlines
 from policies.disclosure import Disclosure
@@ -13,6 +14,7 @@ from policies.ephemeral import Ephemeral
 from policies.limits import Limits
 from policies.metadata import Metadata
 from policies.posture import Demands
+from policies.publisher import Publisher
 from policies.retention import Retention
 from policies.toml_file import ConfigInvalid, TomlFile
 
@@ -29,12 +31,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     disclosure: Disclosure
     retention: Retention
     posture: Demands
+    consent: Consent = Consent()
+    publisher: Publisher = Publisher()
     credits: Credits = Credits()
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies in the order in which they are asked; `Ephemeral` is in every profile."""
-        return (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention, self.credits)
+        first = (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention)
+        return (*first, self.consent, self.credits)
 
 
 def profile_names() -> list[str]:
@@ -60,6 +65,9 @@ def read_profile(file: TomlFile) -> Profile:
         raise file.invalid(("retention", "records_for_s"), "is shorter than outputs_for_s; an output needs its record")
     if profile.retention.idle_user_for_s < profile.retention.records_for_s:
         raise file.invalid(("retention", "idle_user_for_s"), "is shorter than records_for_s; a record needs its user")
+    setting, reason = profile.consent.fault
+    if reason:
+        raise file.invalid(("consent", setting), reason)
     return profile
 
 

@@ -1,10 +1,18 @@
-"""Brokers that run as processes of their own, for tests."""
+"""Brokers for tests: processes of their own, and one in this process under other settings than the fixture's."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
+import httpx
+
+from broker.app import bound, listening, url_of
 from broker.services import Services
+from broker.settings import Settings
 from broker.store.processes import Facts
+from tests.api_client import Api
 from tests.processes import LetheProcess
+from tests.stack import pretend_worker, running_services
 
 
 async def address_of(services: Services, process: LetheProcess) -> Facts:
@@ -16,3 +24,17 @@ async def address_of(services: Services, process: LetheProcess) -> Facts:
                 if other.role == "broker" and other.facts.address:
                     return other.facts
             await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def broker_with(settings: Settings) -> AsyncGenerator[Api]:
+    """Run a broker in this process, with a user and a row that says that a worker lives."""
+    async with running_services(settings) as services:
+        await pretend_worker(services)
+        with bound("127.0.0.1:0") as client, bound("127.0.0.1:0") as operator:
+            async with (
+                listening(services, client, operator, closing=asyncio.Event()),
+                httpx.AsyncClient(base_url=url_of(client), timeout=30) as http,
+            ):
+                token = (await http.post("/v1/users")).json()["token"]
+                yield Api(http, services, url=url_of(client), operator_url=url_of(operator), token=token)

@@ -4,23 +4,14 @@ import fnmatch
 import re
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
-import msgspec
+from broker.notices.records import STORES
+from broker.notices.registry import Kept, registry
 
 ROOT = Path(__file__).parents[1]
-FILE = ROOT / "broker" / "retention.toml"
 PAGE = ROOT / "docs" / "retention.md"
 
-TITLES = {
-    "postgres": "Postgres",
-    "redis": "Redis",
-    "channel": "Redis' channels, which keep nothing",
-    "blob": "Blob store",
-    "log": "Log",
-    "metric": "Labels of figures",
-}
 HEAD = """# What is kept, and for how long
 
 Every column, key, blob, log field and label that Lethe has, by category (the words are those of
@@ -29,32 +20,6 @@ tests.registry` makes this page of `broker/retention.toml`. Tests compare the fi
 run, Redis refuses every key that is not in it. `records_for_s`, `idle_user_for_s` and `outputs_for_s` are settings of
 the profile. Keys of uploads are in no store: they live in the keyholder's memory ([privacy.md](privacy.md)).
 """
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is alike: its names in one store, and all that is said of them."""
-
-    store: str
-    names: tuple[str, ...]
-    category: str
-    purpose: str
-    verified_by: str
-    max_age: str = ""
-    max_age_s: int | None = None
-
-    @property
-    def age(self) -> str:
-        """Its greatest age in words."""
-        return self.max_age if self.max_age_s is None else f"{self.max_age_s:,} s"
-
-
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kept: tuple[Kept, ...]
-
-
-@cache
-def registry() -> tuple[Kept, ...]:
-    return msgspec.toml.decode(FILE.read_bytes(), type=_File).kept
 
 
 def names(store: str) -> list[str]:
@@ -85,7 +50,7 @@ def rendered() -> str:
 
 def _lines() -> Iterator[str]:
     yield HEAD
-    for store, title in TITLES.items():
+    for store, title in STORES.items():
         yield f"## {title}\n"
         yield "| what | category | purpose | greatest age | shown by |"
         yield "|---|---|---|---|---|"

@@ -26,6 +26,7 @@ FAILURES: dict[str, str] = {
     "unsupported_image": "The picture is not of a kind or size that this server takes.",
     "deadline_too_short": "The work would have taken longer than the deadline allows.",
     "too_many_requests": "A limit of this server was reached.",
+    "consent_required": "A consent that this server asks for was missing.",
     "credits_required": "The job costs more credits than are free.",
     "refused": "A policy of this server refuses the job.",
 }

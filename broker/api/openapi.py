@@ -6,17 +6,22 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
+from broker.api.consents import ConsentsView, NewConsentsView
 from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
+from broker.api.notices import NoticePairView
 from broker.api.openapi_parts import (
+    ACCEPT_LANGUAGE,
     CURSOR,
     DEADLINES,
     HOOK_TOKEN,
     IDEMPOTENCY_KEY,
     IF_NONE_MATCH,
     JOB_ID,
+    LANGUAGE,
     LAST_EVENT_ID,
     LIMIT,
+    NOTICE_VERSION,
     OUTPUT_N,
     PREFER,
     Json,
@@ -35,6 +40,7 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
+    *(NoticePairView, ConsentsView, NewConsentsView),
     *(LiveView, ReadyView, Problem),
 ]
 IMAGE = "image/*"
@@ -166,7 +172,19 @@ def _output() -> Json:
 def _mine() -> Json:
     account = answer("What the user has, and the newest entries.", AccountView)
     credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
-    return {"/v1/me/credits": {"get": credit}}
+    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents()}
+
+
+def _consents() -> Json:
+    shown = answer("What is asked, what is missing, and every record.", ConsentsView)
+    giving = operation("putConsents", "Give and withdraw consent", {"200": shown})
+    giving["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": ref("NewConsents")}}},
+    }
+    giving["responses"] |= problems(400, 401, 403, 413, 415, 422, 429, 503)
+    seeing = operation("getConsents", "What the user agrees to", {"200": shown, **problems(401, 503)})
+    return {"get": seeing, "put": giving}
 
 
 def _hooks() -> Json:
@@ -190,7 +208,15 @@ def _about() -> Json:
         "/health/ready": ("getReady", "Can work be taken in?", {"200": ready, **problems(503)}),
         "/openapi.json": ("getOpenapi", "This document", {"200": document_answer}),
     }
-    return {path: {"get": operation(*what, public=True)} for path, what in public.items()}
+    paths: Json = {path: {"get": operation(*what, public=True)} for path, what in public.items()}
+    return {**paths, "/v1/privacy/notice": {"get": _notice()}}
+
+
+def _notice() -> Json:
+    shown = answer("The notice in force, and the next.", NoticePairView, headers=("ETag", "Content-Language"))
+    responses = {"200": shown, "304": _empty("Not changed."), **problems(422, 503)}
+    parameters = [LANGUAGE, NOTICE_VERSION, ACCEPT_LANGUAGE, IF_NONE_MATCH]
+    return operation("getNotice", "Read the privacy notice", responses, parameters, public=True)
 
 
 def _empty(description: str) -> Json:

@@ -83,5 +83,8 @@ HOOK_TOKEN = _parameter("path", "token", _TEXT, required=True, description="As a
 PREFER = _parameter("header", "Prefer", _TEXT, description="wait=25: answer when the job has changed, 25 s at most.")
 IF_NONE_MATCH = _parameter("header", "If-None-Match", _TEXT, description="The ETag of the version that is known.")
 LAST_EVENT_ID = _parameter("header", "Last-Event-ID", _TEXT, description="The last event that was seen.")
+LANGUAGE = _parameter("query", "lang", _TEXT, description="One of `languages`, instead of Accept-Language.")
+ACCEPT_LANGUAGE = _parameter("header", "Accept-Language", _TEXT, description="What the reader understands.")
+NOTICE_VERSION = _parameter("query", "version", _TEXT, description="A version that no longer holds, to read it again.")
 LIMIT = _parameter("query", "limit", {"type": "integer"}, description="How many, 1 to 100.")
 CURSOR = _parameter("query", "cursor", _TEXT, description="`next` of the page before.")

@@ -2,6 +2,7 @@
 
 import re
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
@@ -11,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from structlog.contextvars import get_contextvars
 
 from broker.api.deps import HttpRequest
+from broker.consent_errors import ConsentRequired
 from broker.errors import BrokerError, InvalidParameter, Unauthenticated, Unavailable, UnsupportedImage
 
 log = structlog.get_logger()
@@ -49,6 +51,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     retry_after: int | UnsetType = UNSET
     errors: list[Fault] | UnsetType = UNSET
+    notice_version: str | UnsetType = UNSET
+    """Where consent is missing: to this version of the notice,"""
+    purposes: list[str] | UnsetType = UNSET
+    """for these purposes."""
 
 
 def answer_exception(request: HttpRequest, exc: Exception) -> Response[bytes]:
@@ -73,8 +79,16 @@ def respond(error: BrokerError, *, headers: dict[str, str] | None = None, faults
         code=error.code,
         retry_after=error.retry_after_s or UNSET,
         errors=faults or UNSET,
+        **_wanted(error),
     )
     return _response(problem, headers or {})
+
+
+def _wanted(error: BrokerError) -> dict[str, Any]:
+    """Say what has to be agreed to."""
+    if not isinstance(error, ConsentRequired):
+        return {}
+    return {"notice_version": error.notice, "purposes": list(error.purposes) or UNSET}
 
 
 def type_of(code: str) -> str:

@@ -10,6 +10,7 @@ from broker.doctor.configuration import configuration, data, settings_of
 from broker.doctor.deployment import deployment
 from broker.doctor.findings import Finding, Level
 from broker.doctor.machine import machine
+from broker.doctor.notices import notices
 from broker.doctor.providers import providers
 from broker.doctor.stores import stores
 from broker.settings import inherited_environment
@@ -29,6 +30,7 @@ async def examine(*, url: str | None, token: str) -> list[Finding]:
     if settings is not None:
         found += [finding async for finding in stores(settings)]
         found += [finding async for finding in providers(settings)]
+        found += [finding async for finding in notices(settings)]
     return found
 
 

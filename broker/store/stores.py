@@ -4,11 +4,13 @@ import msgspec
 
 from broker.store.attempts import AttemptStore
 from broker.store.blobs import BlobStore
+from broker.store.consents import ConsentStore
 from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
+from broker.store.notices import NoticeStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
 from broker.store.users import UserStore
@@ -24,6 +26,8 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
+    notices: NoticeStore
+    consents: ConsentStore
     credits: CreditStore
     keys: Keyholders
     blobs: BlobStore
@@ -39,6 +43,8 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),
+        notices=NoticeStore(database),
+        consents=ConsentStore(database),
         credits=CreditStore(database),
         keys=keys,
         blobs=blobs,

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import errors
+from broker import consent_errors, errors
 from policies.base import Destroy, Ending, Facts, Policy, ProviderTerms, RefusalCode, Refuse, Retain
+from policies.consent import Consent, Purpose
 from policies.registry import Policies, load_profile, profile_names
 from providers.base import Exposure
 
@@ -20,6 +21,7 @@ EVERY_POLICY = [
     for name, profile in PROFILES.items()
     for policy in profile.policies
 ]
+EVERY_POLICY.append(pytest.param(Consent(required=tuple(Purpose), min_age=16), id="Consent-of-everything"))
 PURE_IMPORTS = {"enum", "typing", "msgspec", "policies.base", "providers.base"}
 
 sizes = st.none() | st.integers(min_value=0, max_value=10**12)
@@ -37,6 +39,8 @@ facts_of_jobs = st.builds(
     jobs_last_minute=st.integers(min_value=0, max_value=10**6),
     start_within_s=seconds,
     finish_within_s=seconds,
+    consents=st.none() | st.frozensets(st.sampled_from([str(purpose) for purpose in Purpose])),
+    stated_age=st.integers(min_value=0, max_value=200),
     is_clean=st.booleans(),
 )
 all_terms = st.builds(
@@ -123,3 +127,4 @@ def test_no_client_lengthens_a_deadline(name: str, facts: Facts) -> None:
 def test_every_refusal_is_an_error_that_clients_know() -> None:
     """A policy's code is the code of one BrokerError."""
     assert {str(code) for code in RefusalCode} <= codes_of(errors.BrokerError)
+    assert consent_errors.ConsentRequired.code == RefusalCode.CONSENT_REQUIRED

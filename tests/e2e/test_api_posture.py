@@ -1,17 +1,12 @@
 """The posture page: signed, true, and a door that stays shut while less is true than the profile demands."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
 import msgspec
 import pytest
 
 from broker import fleet, watch
-from broker.app import bound, listening, url_of
 from broker.frames import Memory
 from broker.jobs import JobState, Outcome
 from broker.posture import TYPE, Posture
@@ -20,8 +15,9 @@ from broker.settings import Settings
 from broker.store.processes import Facts, Process
 from policies.registry import PROFILES
 from tests.api_client import Api
+from tests.brokers import broker_with
 from tests.keyholder_process import KeyholderProcess
-from tests.stack import keyholder_of, pretend_worker, running_services, upload_bytes
+from tests.stack import keyholder_of, upload_bytes
 
 
 @pytest.fixture
@@ -50,19 +46,6 @@ def demanding(folder: Path, *names: str) -> str:
     before, table, _ = (PROFILES / "minimal.toml").read_text().partition("[posture]")
     profile.write_text(f"{before}{table}\ndemands = {list(names)}\n")
     return str(profile)
-
-
-@asynccontextmanager
-async def broker_with(settings: Settings) -> AsyncGenerator[Api]:
-    async with running_services(settings) as services:
-        await pretend_worker(services)
-        with bound("127.0.0.1:0") as client, bound("127.0.0.1:0") as operator:
-            async with (
-                listening(services, client, operator, closing=asyncio.Event()),
-                httpx.AsyncClient(base_url=url_of(client), timeout=30) as http,
-            ):
-                token = (await http.post("/v1/users")).json()["token"]
-                yield Api(http, services, url=url_of(client), operator_url=url_of(operator), token=token)
 
 
 async def test_the_page_is_signed_and_complete(api: Api) -> None:

@@ -19,12 +19,14 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from broker.log import ALLOWED_KEYS
 from broker.metrics import Metrics
+from broker.notices.records import STORES
+from broker.notices.registry import Kept, registry
 from broker.queue import queue_name
 from broker.settings import Settings
 from broker.store.blobs import new_name
 from policies.retention import Retention
 from tests.lifecycle import rows_of
-from tests.registry import PAGE, ROOT, TITLES, Kept, is_blob_name, names, registry, rendered
+from tests.registry import PAGE, ROOT, is_blob_name, names, rendered
 
 COLUMNS = (
     "SELECT table_name || '.' || column_name AS name FROM information_schema.columns WHERE table_schema = 'public'"
@@ -39,6 +41,7 @@ CATEGORIES = {
     "user.content.self_image",
     "user.device.ip_address",
     "user.payment",
+    "user.privacy_preferences",
     "user.unique_id",
 }
 
@@ -77,7 +80,7 @@ def test_a_blobs_name_has_a_form_that_is_listed() -> None:
 @pytest.mark.parametrize("kept", registry(), ids=lambda kept: kept.names[0])
 def test_what_is_listed_is_said_in_full(kept: Kept) -> None:
     """A known category, a purpose, an age, whose settings exist, and a test that exists."""
-    assert kept.store in TITLES
+    assert kept.store in STORES
     assert kept.category in CATEGORIES
     assert kept.purpose
     assert bool(kept.max_age) != (kept.max_age_s is not None)

@@ -29,6 +29,7 @@ COMMANDS = (
     "forensics",
     "providers",
     "config",
+    "notice",
     "profile",
     "operator-key",
 )

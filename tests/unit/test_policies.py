@@ -16,6 +16,7 @@ from policies.retention import DAY_S, Outputs, Retention
 from policies.toml_file import ConfigInvalid, TomlFile, TomlPath
 from providers.base import Exposure
 
+WORDS = {"consent", "publisher", "credits"}  # more to agree to, who answers, what it costs: none opens a door
 MINIMAL = (PROFILES / "minimal.toml").read_text()
 
 
@@ -205,7 +206,7 @@ def test_no_setting_weakens_the_guarantee() -> None:
     What it demands of a posture shuts the door or leaves it open; nothing is done otherwise for it.
     """
     tables = {field.name for field in msgspec.structs.fields(Profile)}
-    assert tables == {"name", "limits", "deadlines", "metadata", "disclosure", "retention", "posture"}
+    assert tables == {"name", "limits", "deadlines", "metadata", "disclosure", "retention", "posture", *WORDS}
     assert not msgspec.structs.fields(Ephemeral)
     assert (list(Strip), list(Outputs)) == ([Strip.EVERYTHING], [Outputs.FOR])
     retention = msgspec.json.schema(Retention)["$defs"]["Retention"]["properties"]

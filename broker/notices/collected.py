@@ -1,0 +1,84 @@
+"""
+What Apple and Google call data that an app collects, by the facts; both stores' papers are made of it.
+
+Where their rules leave a choice the wider answer stands: a random id counts as linked to the user, an encrypted file on
+a disk as collected, and what a provider may keep for itself as shared.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from broker.notices.facts import NoticeFacts
+from broker.notices.texts import DEFAULT, texts_in
+from policies.consent import Purpose
+from providers.base import Exposure
+
+
+class Kind(StrEnum):
+    """Kinds of data that the stores tell apart, as far as Lethe may have them."""
+
+    PHOTOS = "photos"
+    TEXTS = "texts"
+    USER_ID = "user_id"
+    ACTIVITY = "activity"
+    PURCHASES = "purchases"
+    DEVICE_ID = "device_id"
+
+
+class Use(StrEnum):
+    """What data is used for, in words that both stores have."""
+
+    FUNCTION = "function"
+    SAFETY = "safety"
+    ANALYTICS = "analytics"
+    MARKETING = "marketing"
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of data: what for, whether anybody outside may keep it, whether users can do without, what it is."""
+
+    kind: Kind
+    uses: tuple[Use, ...]
+    because: str
+    is_shared: bool = False
+    is_optional: bool = False
+
+
+def results_kept(facts: NoticeFacts) -> str:
+    """Say how long results stay, for papers that are in English alone."""
+    return "until their user deletes them" if facts.are_outputs_kept else texts_in(DEFAULT).lasting(facts.outputs_for_s)
+
+
+def collected(facts: NoticeFacts) -> list[Collected]:
+    """List what is collected under these settings."""
+    is_shared = any(one.exposure in {Exposure.LOGGED, Exposure.PUBLIC} for one in facts.recipients)
+    has_analytics = Purpose.ANALYTICS in facts.purposes
+    found = [
+        Collected(kind=Kind.USER_ID, uses=(Use.FUNCTION, Use.SAFETY), because="a user ID that is drawn at random"),
+        Collected(
+            kind=Kind.ACTIVITY,
+            uses=(Use.FUNCTION, *([Use.ANALYTICS] if has_analytics else [])),
+            because="records of jobs: which operation, when, how it ended",
+        ),
+    ]
+    if facts.has_texts:
+        found.insert(0, _content(Kind.TEXTS, "what users type for a picture", is_shared=is_shared))
+    if facts.has_pictures:
+        found.insert(0, _content(Kind.PHOTOS, "pictures that users send to have them worked on", is_shared=is_shared))
+    if facts.has_credits:
+        why = "credits that were granted and spent, with the app's reference of a purchase; no payment data"
+        found.append(Collected(kind=Kind.PURCHASES, uses=(Use.FUNCTION,), because=why))
+    uses = [use for purpose, use in _DEVICE_USES.items() if purpose in facts.purposes]
+    if uses:
+        is_optional = not set(facts.required) & _DEVICE_USES.keys()
+        why = "the address of the device for push notifications"
+        found.append(Collected(kind=Kind.DEVICE_ID, uses=tuple(uses), because=why, is_optional=is_optional))
+    return found
+
+
+_DEVICE_USES = {Purpose.PUSH: Use.FUNCTION, Purpose.MARKETING: Use.MARKETING}
+
+
+def _content(kind: Kind, because: str, *, is_shared: bool) -> Collected:
+    return Collected(kind=kind, uses=(Use.FUNCTION,), because=because, is_shared=is_shared)
