@@ -12,8 +12,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import engine, idle, jobs, keys, litellm, many, memory, models, relay
+from bench import engine, guarantee, idle, jobs, keys, litellm, many, memory, models, relay
 from bench.machine import describe
+from bench.measured import MEASURED, write_measured
 from bench.report import Chapter, merged, render
 from bench.scale import FULL, QUICK, Scale
 from bench.stack import Stack, open_stack
@@ -31,6 +32,7 @@ MEASURES: dict[str, Measure] = {
     "relay": relay.overhead,
     "failover": relay.failover,
     "many": many.held,
+    "guarantee": guarantee.cost,
     "counted": idle.counted,
     "keyholder": keys.keyholder,
     "arq-latency": engine.arq_latency,
@@ -76,6 +78,9 @@ def main(
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page)
+        for name, chapter in zip(names, chapters, strict=True):
+            if name in MEASURED:
+                write_measured(target.parent / "measured" / MEASURED[name], machine, chapter)
     print(page)
     print(f"{time.monotonic() - began_s:.0f} s" + (f"; written to {target}" if target else "; nothing was written"))
 

@@ -26,7 +26,7 @@ QUERY = "operation=upscale&scale=2&quality=fast"
 
 async def throughput(stack: Stack, scale: Scale) -> Chapter:
     """Upscale the same pictures by the bare loop and through the broker, in turns."""
-    photo = _photo(stack, SIDE_PX, SIDE_PX)
+    photo = photo_of(stack, SIDE_PX, SIDE_PX)
     tokens = await stack.tokens(IN_FLIGHT)
     plan = Plan(
         port=stack.port,
@@ -88,7 +88,7 @@ async def throughput(stack: Stack, scale: Scale) -> Chapter:
 async def large(stack: Stack, scale: Scale) -> Chapter:
     """Upscale one large picture and watch the worker's processes."""
     width = round((scale.large_megapixels * 1e6 * 4 / 3) ** 0.5)
-    photo = _photo(stack, width, width * 3 // 4)
+    photo = photo_of(stack, width, width * 3 // 4)
     plan = Plan(port=stack.port, tokens=await stack.tokens(1), query=QUERY, count=1, body_file=photo, waits=True)
     async with stack.worker("gpu") as worker, stack.broker():
         watching = asyncio.create_task(_watch_children(worker))
@@ -156,7 +156,8 @@ def _below(pid: int) -> list[int]:
     return found
 
 
-def _photo(stack: Stack, width: int, height: int) -> str:
+def photo_of(stack: Stack, width: int, height: int) -> str:
+    """Write a JPEG of this size into the stack's folder, and return its path."""
     sheet = io.BytesIO()
     Image.fromarray(picture(width, height)).save(sheet, "JPEG", quality=90)
     path = Path(stack.settings.receipt_key_file).with_name(f"photo-{width}.jpg")

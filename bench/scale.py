@@ -21,6 +21,12 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float = 4.0
     idle_s: float = 12.0
     pictures: int = 16
+    pairs: int = 12
+    """How often the whole guarantee stands beside what goes without it; half as often for pictures and for parts."""
+    pair_s: float = 2.5
+    upscales: int = 6
+    upscaled_px: int = 512
+    has_parts: bool = True
     large_megapixels: int = 12
     left_out: frozenset[str] = frozenset()
 
@@ -41,5 +47,9 @@ QUICK = Scale(
     beside_s=2.0,
     load_s=2.0,
     pictures=4,
-    left_out=frozenset({"counted", "large", "many"}),
+    pairs=1,
+    pair_s=1.0,
+    upscales=4,
+    has_parts=False,
+    left_out=frozenset({"counted", "large", "many", "guarantee"}),
 )

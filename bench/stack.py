@@ -3,7 +3,7 @@
 import shutil
 import socket
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +12,7 @@ import httpx
 import msgspec
 from arq.connections import ArqRedis
 
+from bench.bare.parts import WHOLE, Part, environment_without, is_guarded, module_arguments
 from broker.children import Child, spawn
 from broker.embedded import Embedded
 from broker.migrate import migrate
@@ -38,6 +39,11 @@ class Running:
         """The process itself; the guard of one of ours is its parent."""
         return self._pid or children_of(self._child.pid)[0]
 
+    @property
+    def top_pid(self) -> int:
+        """The guard of one of ours, where it has one: whatever belongs to the process is this or below it."""
+        return self._child.pid
+
     async def until(self, is_ready: Callable[[], bool | Awaitable[bool]], *, within_s: float = READY_WITHIN_S) -> None:
         """Wait until it says so; raise with the last lines of its log when it ends before."""
         await self._child.wait_ready(is_ready, timeout_s=within_s)
@@ -46,11 +52,14 @@ class Running:
 class Stack:
     """Servers that live as long as the block that opened them; brokers and workers come and go inside it."""
 
-    def __init__(self, embedded: Embedded, settings: Settings, database: Database, redis: ArqRedis) -> None:
+    def __init__(
+        self, embedded: Embedded, settings: Settings, database: Database, redis: ArqRedis, keyholder: Child
+    ) -> None:
         self.embedded = embedded
         self.settings = settings
         self.database = database
         self.redis = redis
+        self.keyholder = keyholder
         self.processes = ProcessStore(database)
         self.users = UserStore(database)
 
@@ -71,6 +80,10 @@ class Stack:
             await connection.execute("TRUNCATE jobs, custody, outputs, receipts CASCADE")
             await connection.execute("ALTER TABLE custody ENABLE TRIGGER USER")
         await self.redis.execute_command("FLUSHDB")  # pyright: ignore[reportUnknownMemberType]
+        self.drop_blobs()
+
+    def drop_blobs(self) -> None:
+        """Delete what lies in the blob store, whoever may still know of it."""
         for blob in self._blobs.iterdir():
             blob.unlink(missing_ok=True)
 
@@ -84,16 +97,18 @@ class Stack:
         return Path(self.settings.blobs_url.removeprefix("file://"))
 
     @asynccontextmanager
-    async def broker(self, **changed: object) -> AsyncGenerator[Running]:
-        """Run one broker process."""
+    async def broker(self, without: Set[Part] = WHOLE, /, **changed: object) -> AsyncGenerator[Running]:
+        """Run one broker process, the product's own unless it is to be without something."""
         url = f"http://127.0.0.1:{self.port}/health/live"
-        async with self._process("broker", ["-m", "broker"], lambda: answers(url), changed) as running:
+        arguments = module_arguments("broker", without=without)
+        async with self._process("broker", arguments, lambda: answers(url), changed, without=without) as running:
             yield running
 
     @asynccontextmanager
-    async def worker(self, pool: str, **changed: object) -> AsyncGenerator[Running]:
-        """Run one worker process of a pool, warm and known to the broker."""
-        async with self._process(pool, ["-m", "workers", pool], lambda: True, changed) as running:
+    async def worker(self, pool: str, without: Set[Part] = WHOLE, /, **changed: object) -> AsyncGenerator[Running]:
+        """Run one worker process of a pool, warm and known to the broker; see `broker`."""
+        arguments = module_arguments("worker", pool, without=without)
+        async with self._process(pool, arguments, lambda: True, changed, without=without) as running:
             await self._until_alive(running, pool)
             yield running
 
@@ -127,18 +142,25 @@ class Stack:
 
     @asynccontextmanager
     async def _process(
-        self, name: str, arguments: list[str], is_ready: Callable[[], bool], changed: dict[str, object]
+        self,
+        name: str,
+        arguments: list[str],
+        is_ready: Callable[[], bool],
+        changed: dict[str, object],
+        *,
+        without: Set[Part] = WHOLE,
     ) -> AsyncGenerator[Running]:
         settings = msgspec.structs.replace(self.settings, **changed)
+        command = [sys.executable, *arguments]
         child = spawn(
-            [sys.executable, "-m", "broker.guard", sys.executable, *arguments],
+            [sys.executable, "-m", "broker.guard", *command] if is_guarded(without) else command,
             name=name,
-            env={**inherited_environment(), **environment_of(settings)},
+            env={**environment_without(inherited_environment(), without), **environment_of(settings)},
             log=self.embedded.logs / f"{name}.log",
         )
         try:
             await child.wait_ready(is_ready, timeout_s=READY_WITHIN_S)
-            yield Running(child)
+            yield Running(child, pid=0 if is_guarded(without) else child.pid)
         finally:
             await child.stop(grace_s=STOP_WITHIN_S)
 
@@ -170,7 +192,7 @@ async def open_stack(directory: Path, *, data_directory: Path) -> AsyncGenerator
         held.push_async_callback(database.aclose)
         redis = connect(settings.redis_url)
         held.push_async_callback(redis.aclose, close_connection_pool=True)
-        yield Stack(embedded, settings, database, redis)
+        yield Stack(embedded, settings, database, redis, keyholder)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

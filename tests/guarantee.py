@@ -73,11 +73,29 @@ def read(path: Path) -> Measured | None:
     """Read what a command found; a privacy report is a signed note, whose first line is its statement."""
     if not path.exists():
         return None
+    if path.stem == "cost":
+        return _bench(path)
     if path.stem != "privacy-report":
         return measured(path)
     report = msgspec.json.decode(path.read_bytes().split(b"\n", 1)[0], type=PrivacyReport)
     machine = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     return Measured(command="make forensics", on=report.ended_at, machine=machine, figures=report)
+
+
+def _bench(path: Path) -> Measured:
+    found = msgspec.json.decode(path.read_bytes())
+    facts = found["machine"]
+    load = facts["load average at start (1, 5, 15 min)"]
+    machine = f"{facts['processor']}, Linux {facts['kernel']}, load at start {load}"
+    return Measured(
+        command="python -m bench --merge --only guarantee", on=found["when"], machine=machine, figures=found
+    )
+
+
+def _cost(found: Measured) -> Cells:
+    budgeted = [figure for figure in found.figures["figures"] if "is_met" in figure]
+    noop, upscale = (f"{f['value']:g} % ({'met' if f['is_met'] else 'missed'})" for f in budgeted)
+    return {"noop_cost": noop, "upscale_cost": upscale}
 
 
 def _as_they_are(found: Measured) -> Cells:
@@ -130,7 +148,7 @@ def _soak(found: Measured) -> Cells:
     }
 
 
-FIGURES: Mapping[str, Callable[[Measured], Cells]] = {"privacy-report": _report, "soak": _soak}
+FIGURES: Mapping[str, Callable[[Measured], Cells]] = {"privacy-report": _report, "soak": _soak, "cost": _cost}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.emulated import Moment
+from bench.guarantee import Pairs, Taken
 from bench.litellm import AT_ONCE, DIRECT, LITELLM, Side, added_ms
 from bench.load import Tally
 from bench.relay import gaps_ms
@@ -167,3 +168,15 @@ def test_relay_figures_stand_beside_their_budgets() -> None:
     assert "after 2,000 jobs that were all in flight at the same moment" in page
     for at_once in AT_ONCE:
         assert {f"LiteLLM, {at_once} at once: answers", f"Lethe, {at_once} at once: whole jobs"} <= budgets.keys()
+
+
+def test_what_the_guarantee_costs_is_counted_round_by_round() -> None:
+    """A quarter less done is a cost of 25 %, however fast the machine was in that round; a fifth more time is 20 %."""
+
+    def taken(*rounds: tuple[float, float]) -> list[Taken]:
+        return [Taken(per_s=per_s, cpu_ms=cpu_ms) for per_s, cpu_ms in rounds]
+
+    pairs = Pairs(whole=taken((75, 12), (30, 24), (110, 9)), less=taken((100, 10), (40, 20), (100, 10)))
+
+    assert pairs.throughput_cost == pytest.approx((25, 25, -10))
+    assert pairs.processor_cost == pytest.approx((20, 20, -10))

@@ -19,6 +19,7 @@ AREAS = {
     *("policies/disclosure.py", "policies/ephemeral.py", "policies/metadata.py", "policies/retention.py"),
     *("workers/engine.py", "workers/opening.py", "workers/outside.py", "workers/outputs.py", "workers/plaintext.py"),
     *("workers/images/sandbox.py", "workers/images/formats.py", "providers/download.py"),
+    *("broker/deposit.py", "broker/routes.py", "broker/__main__.py", "workers/__main__.py", "workers/main.py"),
 }
 
 
