@@ -24,10 +24,12 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = ("broker", "workers", "policies", "providers")
 SETTINGS = """
     postgres_dsn redis_url blobs_url keyholder_socket keyholder_ca_file keyholder_certificate_file keyholder_key_file
-    receipt_key_file receipt_name profile config_file data_dir listen operator_listen trusted_proxies lease_s public_url
-    slots pictures_at_once max_crashes upload_idle_s upload_within_s rescue_every_s postgres_connections
+    receipt_key_file receipt_name profile config_file data_dir listen operator_listen operator_keys_file trusted_proxies
+    lease_s public_url slots pictures_at_once max_crashes upload_idle_s upload_within_s rescue_every_s
+    postgres_connections
 """
 SPOKEN_TO = ("lethe demo", "lethe submit", "lethe verify", "lethe migrate", "lethe doctor", "lethe forensics")
+LOOKED_AT = ("lethe providers", "lethe config", "lethe profile", "lethe notice", "lethe operator-key")
 """Commands that serve nobody: what they are told cannot change what a deployment does."""
 ARGUMENTS = {
     "python -m workers": "pool",
@@ -45,11 +47,14 @@ PROFILE = {
     "disclosure": "exposure max_provider_retention_s",
     "retention": "outputs outputs_for_s records_for_s idle_user_for_s",
     "posture": "demands",
+    "credits": "prices",
+    "consent": "required optional min_age announce_days",
+    "publisher": "app name address email officer authority region deletion_url",
 }
 CONFIGURATION: dict[type[msgspec.Struct], str] = {
     InhouseProvider: "pool model exposure",
-    OutsideProvider: "adapter exposure operation base_url pool secret hosts retention_s concurrency contract timeout_s "
-    "options",
+    OutsideProvider: "adapter exposure operation base_url pool secret hosts retention_s concurrency contract region "
+    "timeout_s options",
     Route: "operation tiers tries deadline_s max_usd on_reject on_uncertain overflow_after_s",
 }
 READERS = {
@@ -124,7 +129,7 @@ def test_what_serves_takes_these_arguments_and_no_more() -> None:
     commands |= {"python -m workers": workers.__main__.main, "python -m broker.keyholder": broker.keyholder.main}
     serving = {name: parameters(commands[name]) for name in ARGUMENTS}
     assert serving == {name: words.split() for name, words in ARGUMENTS.items()}
-    assert set(commands) - set(ARGUMENTS) == {*SPOKEN_TO, "lethe providers", "lethe config"}
+    assert set(commands) - set(ARGUMENTS) == {*SPOKEN_TO, *LOOKED_AT}
 
 
 def test_the_environment_and_the_command_line_are_read_in_these_places() -> None:
