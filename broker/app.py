@@ -18,6 +18,7 @@ from litestar.types import ASGIApp
 from broker.api.deps import provide_caller
 from broker.api.edge import Edge
 from broker.api.events import job_events
+from broker.api.gallery import delete_output, delete_outputs, list_outputs
 from broker.api.health import get_live, get_ready
 from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
@@ -53,6 +54,9 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     delete_job,
     job_events,
     get_output,
+    delete_output,
+    list_outputs,
+    delete_outputs,
     get_receipt,
     list_operations,
     list_receipt_keys,

@@ -50,6 +50,7 @@ class Door:
             upload_bytes=submission.content_length,
             live_jobs=usage.live,
             jobs_last_minute=usage.last_minute,
+            device_keys=usage.devices,
             start_within_s=submission.start_within_s,
             finish_within_s=submission.finish_within_s,
         )

@@ -11,7 +11,7 @@ Every error the broker may show a client.
   x Missing
     + JobNotFound, OutputNotFound, OutputGone, OutputLost, ReceiptNotReady, JobSettling
   x Conflict
-    + JobConflict, UploadSuperseded, IllegalTransition
+    + JobConflict, UploadSuperseded, IllegalTransition, DeviceKeyRequired
   x Unavailable
     + StoreUnavailable, KeyholderUnavailable, BlobsUnavailable, QueueUnavailable, OperationUnavailable, PostureUnmet,
       Closing
@@ -209,6 +209,12 @@ class IllegalTransition(Conflict):
     """The job is no longer in a state, or under a fence, that allows this."""
 
     code = "illegal_transition"
+
+
+class DeviceKeyRequired(Conflict):
+    """Outputs are sealed here, and this user has no device to seal them to; POST /v1/me/devices."""
+
+    code = "device_key_required"
 
 
 class Unavailable(BrokerError):

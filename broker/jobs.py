@@ -121,3 +121,12 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     destroyed_at: datetime | None
+    destroy_at: datetime | None = None
+    """Its own time, where it has one: it was delivered, or its user deleted it."""
+    is_gone: bool = False
+    """Whether it is not served any more: destroyed, or past its own time."""
+
+    @property
+    def refs(self) -> frozenset[str]:
+        """What the custody rows of its copies point to."""
+        return frozenset({self.blob, self.key_id.hex()})

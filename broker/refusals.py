@@ -3,6 +3,7 @@
 from broker.errors import (
     BrokerError,
     DeadlineTooShort,
+    DeviceKeyRequired,
     OutputTooLarge,
     Refused,
     TooManyRequests,
@@ -17,6 +18,7 @@ ERRORS: dict[RefusalCode, type[BrokerError]] = {
     RefusalCode.OUTPUT_TOO_LARGE: OutputTooLarge,
     RefusalCode.DEADLINE_TOO_SHORT: DeadlineTooShort,
     RefusalCode.TOO_MANY_REQUESTS: TooManyRequests,
+    RefusalCode.DEVICE_KEY_REQUIRED: DeviceKeyRequired,
     RefusalCode.REFUSED: Refused,
 }
 

@@ -86,7 +86,8 @@ class Results:
         return output
 
     async def _keep(self, job: Job, made: Made, *, n: int) -> Output:
-        lifetime_s = self._services.policies.retain(Facts(operation=job.operation)).lifetime_s
+        lifetime_s = self._services.policies.retain(Facts(operation=job.operation, is_sealed=False)).lifetime_s
+        assert lifetime_s is not None  # what we can open has an end
         return await keep_output(self._stores, job, made, n=n, lifetime_s=lifetime_s)
 
     def _quality(self, kind: ImageKind) -> int:

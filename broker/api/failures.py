@@ -26,6 +26,7 @@ FAILURES: dict[str, str] = {
     "unsupported_image": "The picture is not of a kind or size that this server takes.",
     "deadline_too_short": "The work would have taken longer than the deadline allows.",
     "too_many_requests": "A limit of this server was reached.",
+    "device_key_required": "Its user had no device left to which the output could be sealed; it was destroyed.",
     "refused": "A policy of this server refuses the job.",
 }
 

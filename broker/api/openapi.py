@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
+from broker.api.gallery import EmptiedView, GalleryPageView, OutputVerdictView
 from broker.api.health import LiveView, ReadyView
 from broker.api.openapi_parts import (
     CURSOR,
@@ -34,7 +35,7 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
-    *(LiveView, ReadyView, Problem),
+    *(GalleryPageView, OutputVerdictView, EmptiedView, LiveView, ReadyView, Problem),
 ]
 IMAGE = "image/*"
 
@@ -126,7 +127,8 @@ def _jobs() -> Json:
         },
         "/v1/jobs/{job_id}/events": {"get": _events()},
         "/v1/jobs/{job_id}/receipt": {"get": _receipt()},
-        "/v1/jobs/{job_id}/outputs/{n}": {"get": _output()},
+        "/v1/jobs/{job_id}/outputs/{n}": {"get": _output(), "delete": _deleted_output()},
+        "/v1/outputs": _gallery(),
     }
 
 
@@ -160,6 +162,23 @@ def _output() -> Json:
         **problems(401, 404, 409, 410, 416, 503),
     }
     return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
+
+
+def _deleted_output() -> Json:
+    done = answer("What became of it.", OutputVerdictView)
+    responses = {"200": done, "202": done, **problems(401, 404, 409, 503)}
+    return operation("deleteOutput", "Destroy an output: it is saved, or not wanted", responses, [JOB_ID, OUTPUT_N])
+
+
+def _gallery() -> Json:
+    page = answer("Outputs that can be fetched, newest first.", GalleryPageView)
+    emptied = answer("How many.", EmptiedView)
+    return {
+        "get": operation("listOutputs", "List outputs", {"200": page, **problems(400, 401, 422, 503)}, [LIMIT, CURSOR]),
+        "delete": operation(
+            "deleteOutputs", "Destroy every output", {"200": emptied, "202": emptied, **problems(401, 503)}
+        ),
+    }
 
 
 def _hooks() -> Json:

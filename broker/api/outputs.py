@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from uuid import UUID
 
+import structlog
 from litestar import HttpMethod, route
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
@@ -16,11 +17,14 @@ from broker.api.deps import HttpRequest, Known, Wired
 from broker.api.jobs import find_job
 from broker.api.ranges import RangeNotSatisfiable, Span, asked_range
 from broker.crypto.chunked import HEADER_BYTES, KEY_BYTES, RangeDecryptor, ciphertext_bytes, ciphertext_range
-from broker.errors import JobSettling, OutputGone, OutputLost, OutputNotFound
+from broker.errors import JobSettling, OutputGone, OutputLost, OutputNotFound, Unavailable
 from broker.jobs import Job, Output
 from broker.secret_memory import wipe
 from broker.services import Services
 from broker.store.keys import OpenAnswer
+from policies.base import Facts
+
+log = structlog.get_logger()
 
 PIECE_BYTES = 256 * 1024
 STALLED_S = 30.0
@@ -100,6 +104,18 @@ class OutputResponse:
             left -= len(piece)
             async with asyncio.timeout(STALLED_S):
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        if left == 0 and self._span.stop == self._span.size_bytes:
+            await self._delivered()
+
+    async def _delivered(self) -> None:
+        """Begin the grace time of an output that was sent to its end; whether it arrived only the phone knows."""
+        grace_s = self._services.policies.retain(Facts(operation=self._job.operation)).grace_s
+        if grace_s is None:
+            return
+        try:
+            await self._services.stores.outputs.delivered(self._job.id, self._output.n, grace_s=grace_s)
+        except Unavailable:
+            log.warning("delivery_unnoted", job_id=str(self._job.id))  # its time ends it, or the next download
 
     async def _start(self, send: Send) -> None:
         is_part = self._span.length < self._span.size_bytes
@@ -185,7 +201,7 @@ async def _servable(services: Services, job: Job, n: int) -> Output:
     output = next((output for output in outputs if output.n == n), None)
     if output is None:
         raise OutputNotFound
-    if output.destroyed_at is not None:
+    if output.is_gone:
         raise OutputGone
     return output
 

@@ -58,6 +58,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     live: int
     last_minute: int
+    devices: int = 0
+    """How many devices it has registered, to which outputs can be sealed."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,9 +194,19 @@ class JobStore:
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
     async def finish(
-        self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none", exposure: str = "local"
+        self,
+        job: Job,
+        *,
+        note: str,
+        outputs_for_s: float | None,
+        provider_copies: str = "none",
+        exposure: str = "local",
     ) -> Job:
-        """Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open."""
+        """
+        Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open.
+
+        Outputs whose time is None have no end of their own.
+        """
         try:
             return await self._guarded(
                 "finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note, provider_copies, exposure

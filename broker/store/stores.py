@@ -8,6 +8,7 @@ from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
+from broker.store.outputs import OutputStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
 from broker.store.users import UserStore
@@ -20,6 +21,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     jobs: JobStore
     custody: CustodyStore
     attempts: AttemptStore
+    outputs: OutputStore
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
@@ -34,6 +36,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         jobs=JobStore(database),
         custody=CustodyStore(database),
         attempts=AttemptStore(database),
+        outputs=OutputStore(database),
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),

@@ -175,7 +175,7 @@ WITH job AS (
     UPDATE jobs SET state = outcome, finalized_at = now(), charged = (outcome = 'succeeded'), owner = NULL,
                     settling_until = NULL, version = version + 1, provider_copies = $7, exposure = $8,
                     progress = CASE WHEN outcome = 'succeeded' THEN 1 ELSE progress END,
-                    outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3 * interval '1 second' ELSE now() END
+                    outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3::float8 * interval '1 second' ELSE now() END
     WHERE id = $1 AND fence = $2 AND state = 'settling' AND outcome = $4
     RETURNING *
 ), receipt AS (
