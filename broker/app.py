@@ -16,6 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from broker.api.deps import provide_caller
+from broker.api.devices import add_device, delete_device, list_devices, list_missing
 from broker.api.edge import Edge
 from broker.api.events import job_events
 from broker.api.gallery import delete_output, delete_outputs, list_outputs
@@ -26,11 +27,13 @@ from broker.api.methods import answer_options
 from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
-from broker.api.outputs import Disclosures, get_output
+from broker.api.outputs import get_output
 from broker.api.posting import post_job
 from broker.api.privacy import get_posture, list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
+from broker.api.sealed import get_thumbnail, list_output_keys, put_output_key
+from broker.api.serving import Disclosures
 from broker.api.users import create_user
 from broker.api.views import Pace
 from broker.guard import Guard
@@ -57,6 +60,13 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     delete_output,
     list_outputs,
     delete_outputs,
+    list_output_keys,
+    put_output_key,
+    get_thumbnail,
+    add_device,
+    list_devices,
+    delete_device,
+    list_missing,
     get_receipt,
     list_operations,
     list_receipt_keys,

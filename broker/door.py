@@ -33,6 +33,11 @@ class Door:
         """The name of the policies' profile."""
         return self._policies.profile.name
 
+    @property
+    def is_sealing(self) -> bool:
+        """Whether the outputs of what enters now are sealed to devices."""
+        return self._policies.profile.retention.sealed
+
     async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
         """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
         texts = read_texts(submission.texts) if submission.texts else {}

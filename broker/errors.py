@@ -11,14 +11,14 @@ Every error the broker may show a client.
   x Missing
     + JobNotFound, OutputNotFound, OutputGone, OutputLost, ReceiptNotReady, JobSettling
   x Conflict
-    + JobConflict, UploadSuperseded, IllegalTransition, DeviceKeyRequired
+    + JobConflict, UploadSuperseded, IllegalTransition
   x Unavailable
     + StoreUnavailable, KeyholderUnavailable, BlobsUnavailable, QueueUnavailable, OperationUnavailable, PostureUnmet,
       Closing
   x StillHeld
     + KeyStillHeld, BlobStillHeld, HolderStillAlive
 
-Messages hold ids and codes, never user content.
+What is wrong with devices stands in broker/device_errors.py. Messages hold ids and codes, never user content.
 """
 
 from http import HTTPStatus
@@ -209,12 +209,6 @@ class IllegalTransition(Conflict):
     """The job is no longer in a state, or under a fence, that allows this."""
 
     code = "illegal_transition"
-
-
-class DeviceKeyRequired(Conflict):
-    """Outputs are sealed here, and this user has no device to seal them to; POST /v1/me/devices."""
-
-    code = "device_key_required"
 
 
 class Unavailable(BrokerError):

@@ -144,6 +144,7 @@ class Intake:
             pool=await self._door.pool_for(submission, max(least, delivery.has_pictures), job_id=job_id),
             owner=self._lease.process.id,
             within_s=self._patience.within_s,
+            is_sealed=self._door.is_sealing,
         )
 
     async def _receive(self, new: NewJob, places: list[Place]) -> Job | None:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.custody import What
+from broker.devices import WrappedKey
 
 
 class JobState(StrEnum):
@@ -80,6 +81,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     finish_by: datetime
     outputs_until: datetime | None
     charged: bool
+    is_sealed: bool = False
+    """Whether its outputs are sealed to devices; decided when it was taken in."""
     cost_usd: float = 0.0
     """What its attempts at providers cost so far; estimates where a provider does not say."""
     exposure: str = "local"
@@ -125,8 +128,15 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     """Its own time, where it has one: it was delivered, or its user deleted it."""
     is_gone: bool = False
     """Whether it is not served any more: destroyed, or past its own time."""
+    is_sealed: bool = False
+    """Whether only devices can open it: we have no key, and `key_id` is empty."""
+    thumbnail: str = ""
+    """The blob of its thumbnail, under the same key; empty where there is none."""
+    thumbnail_bytes: int = 0
+    wrapped: tuple[WrappedKey, ...] = ()
+    """What opens it, on the way from the worker into rows of their own; it is not read back with the output."""
 
     @property
     def refs(self) -> frozenset[str]:
         """What the custody rows of its copies point to."""
-        return frozenset({self.blob, self.key_id.hex()})
+        return frozenset({self.blob, self.thumbnail, self.key_id.hex()} - {""})

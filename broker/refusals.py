@@ -1,9 +1,9 @@
 """Turns a policy's refusal, which is a value, into the error that a client sees."""
 
+from broker.device_errors import DeviceKeyRequired
 from broker.errors import (
     BrokerError,
     DeadlineTooShort,
-    DeviceKeyRequired,
     OutputTooLarge,
     Refused,
     TooManyRequests,

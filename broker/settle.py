@@ -160,6 +160,8 @@ class Settler:
         try:
             await self._blobs.destroy(copy.ref)
         except BlobsUnavailable:
+            if copy.is_sealed:
+                raise  # its key is with devices: as long as the blob may be there, it can be opened
             # Its key was shredded before: what lies there can never be opened; the sweep deletes it later.
             return Evidence.UNREADABLE
         return Evidence.ABSENT
@@ -203,7 +205,7 @@ class Settler:
         return final
 
     def _outputs_for_s(self, job: Job) -> float | None:
-        return self._policies.retain(Facts(operation=job.operation, is_sealed=False)).lifetime_s
+        return self._policies.retain(Facts(operation=job.operation, is_sealed=job.is_sealed)).lifetime_s
 
     def _count(self, exc: StillHeld) -> None:
         self._metrics.still_held.labels(what=_still_there(exc)).inc()

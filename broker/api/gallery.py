@@ -14,9 +14,12 @@ from msgspec import UNSET, UnsetType
 from broker.api.deps import Known, Wired
 from broker.api.jobs import MAX_PAGE, find_job
 from broker.api.views import Moment, moment, output_url, whole_second
+from broker.crypto.chunked import ciphertext_bytes
 from broker.errors import InvalidCursor, JobSettling, OutputNotFound
 from broker.gallery import Emptied
 from broker.store.outputs import Position, Shown
+
+Bytes = bytes  # the name is a field's below
 
 _POSITION = struct.Struct(">q16sI")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,7 +27,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class GalleryItemView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An output that can be fetched; without `expires_at` it stays until it is deleted."""
+    """
+    An output that can be fetched; without `expires_at` it stays until it is deleted.
+
+    `wrapped_key` is what opens a sealed one on the device that was named, where that device can open it.
+    """
 
     job_id: UUID
     n: int
@@ -36,6 +43,10 @@ class GalleryItemView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     bytes: int
     width: int
     height: int
+    is_sealed: bool
+    sealed_bytes: int | UnsetType = UNSET
+    wrapped_key: Bytes | UnsetType = UNSET
+    thumbnail_url: str | UnsetType = UNSET
 
 
 class GalleryPageView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,10 +78,11 @@ async def list_outputs(
     caller: Known,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 20,
     cursor: Annotated[str, QueryParameter(max_length=64)] = "",
+    device: Annotated[UUID | None, QueryParameter()] = None,
 ) -> GalleryPageView:
-    """List what a user can fetch, newest first."""
+    """List what a user can fetch, newest first; for a device with what opens each one on it."""
     before = read_cursor(cursor) if cursor else None
-    found = await services.stores.outputs.gallery(caller.user_id, before=before, limit=limit + 1)
+    found = await services.stores.outputs.gallery(caller.user_id, before=before, limit=limit + 1, device=device)
     items = [_item(shown) for shown in found[:limit]]
     more = cursor_of(found[limit - 1].position) if len(found) > limit else UNSET
     return GalleryPageView(items=items, next=more)
@@ -118,15 +130,20 @@ def _answer(emptied: Emptied) -> Response[EmptiedView]:
 
 
 def _item(shown: Shown) -> GalleryItemView:
+    url = output_url(shown.job_id, shown.n)
     return GalleryItemView(
         job_id=shown.job_id,
         n=shown.n,
         operation=shown.operation,
         created_at=whole_second(shown.finalized_at),
         expires_at=moment(shown.until),
-        url=output_url(shown.job_id, shown.n),
+        url=url,
         media_type=shown.media_type,
         bytes=shown.size_bytes,
         width=shown.width,
         height=shown.height,
+        is_sealed=shown.is_sealed,
+        sealed_bytes=ciphertext_bytes(shown.size_bytes) if shown.is_sealed else UNSET,
+        wrapped_key=UNSET if shown.wrapped is None else shown.wrapped,
+        thumbnail_url=f"{url}/thumbnail" if shown.thumbnail_bytes else UNSET,
     )

@@ -6,9 +6,10 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
-from broker.api.gallery import EmptiedView, GalleryPageView, OutputVerdictView
 from broker.api.health import LiveView, ReadyView
+from broker.api.openapi_gallery import GALLERY_VIEWS, IMAGE, gallery_paths
 from broker.api.openapi_parts import (
+    BINARY,
     CURSOR,
     DEADLINES,
     HOOK_TOKEN,
@@ -17,7 +18,6 @@ from broker.api.openapi_parts import (
     JOB_ID,
     LAST_EVENT_ID,
     LIMIT,
-    OUTPUT_N,
     PREFER,
     Json,
     answer,
@@ -35,14 +35,13 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
-    *(GalleryPageView, OutputVerdictView, EmptiedView, LiveView, ReadyView, Problem),
+    *GALLERY_VIEWS,
+    *(LiveView, ReadyView, Problem),
 ]
-IMAGE = "image/*"
 
-_BINARY: Json = {"type": "string", "format": "binary"}
 _FORM: Json = {
     "type": "object",
-    "properties": {"job": {"$ref": ref("NewJobView")}, "picture": {"type": "array", "items": _BINARY}},
+    "properties": {"job": {"$ref": ref("NewJobView")}, "picture": {"type": "array", "items": BINARY}},
     "required": ["job", "picture"],
 }
 
@@ -70,7 +69,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **_hooks(), **_about()},
+        "paths": {**_users(), **_jobs(), **gallery_paths(), **_hooks(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -115,7 +114,7 @@ def _jobs() -> Json:
         },
         "/v1/jobs/{job_id}": {
             "put": _taking(
-                "putJob", "Send a picture and what to do with it", [JOB_ID, *put_parameters()], {IMAGE: _BINARY}
+                "putJob", "Send a picture and what to do with it", [JOB_ID, *put_parameters()], {IMAGE: BINARY}
             ),
             "get": one,
             "delete": operation(
@@ -127,8 +126,6 @@ def _jobs() -> Json:
         },
         "/v1/jobs/{job_id}/events": {"get": _events()},
         "/v1/jobs/{job_id}/receipt": {"get": _receipt()},
-        "/v1/jobs/{job_id}/outputs/{n}": {"get": _output(), "delete": _deleted_output()},
-        "/v1/outputs": _gallery(),
     }
 
 
@@ -153,32 +150,6 @@ def _events() -> Json:
 def _receipt() -> Json:
     note = raw("A C2SP signed note.", "text/plain", {"type": "string"})
     return operation("getReceipt", "Get the signed receipt", {"200": note, **problems(401, 404, 409, 503)}, [JOB_ID])
-
-
-def _output() -> Json:
-    responses = {
-        "200": raw("The output.", IMAGE, _BINARY, headers=("ETag", "Accept-Ranges")),
-        "206": raw("The part that was asked for.", IMAGE, _BINARY, headers=("ETag", "Content-Range")),
-        **problems(401, 404, 409, 410, 416, 503),
-    }
-    return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
-
-
-def _deleted_output() -> Json:
-    done = answer("What became of it.", OutputVerdictView)
-    responses = {"200": done, "202": done, **problems(401, 404, 409, 503)}
-    return operation("deleteOutput", "Destroy an output: it is saved, or not wanted", responses, [JOB_ID, OUTPUT_N])
-
-
-def _gallery() -> Json:
-    page = answer("Outputs that can be fetched, newest first.", GalleryPageView)
-    emptied = answer("How many.", EmptiedView)
-    return {
-        "get": operation("listOutputs", "List outputs", {"200": page, **problems(400, 401, 422, 503)}, [LIMIT, CURSOR]),
-        "delete": operation(
-            "deleteOutputs", "Destroy every output", {"200": emptied, "202": emptied, **problems(401, 503)}
-        ),
-    }
 
 
 def _hooks() -> Json:
@@ -217,5 +188,7 @@ def _cleaned(schema: Any) -> Any:
     """Take away what trips generators: titles, and the suffix of our own names."""
     if isinstance(schema, dict):
         items = cast("Json", schema)
+        if "contentEncoding" in items:  # what 3.1 calls it
+            return {"type": "string", "format": "byte"}
         return {key: ref(str(v)) if key == "$ref" else _cleaned(v) for key, v in items.items() if key != "title"}
     return schema

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from broker.api.failures import describe_failure
 from broker.cancel import Verdict
+from broker.crypto.chunked import ciphertext_bytes
 from broker.jobs import Job, JobState, Output
 from broker.services import Services
 
@@ -23,7 +24,11 @@ _HAS_ERROR = frozenset({JobState.FAILED, JobState.EXPIRED})
 
 
 class OutputView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One output of a job; `url` is relative to this server, `expires_at` is there where it ends before the others."""
+    """
+    One output of a job; URLs are relative to this server, `expires_at` is there where it ends before the others.
+
+    A sealed one comes as `sealed_bytes` of ciphertext; media type and `bytes` are those of what is in it.
+    """
 
     url: str
     expires_at: Moment | UnsetType = UNSET
@@ -31,6 +36,10 @@ class OutputView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     bytes: int
     width: int
     height: int
+    is_sealed: bool
+    sealed_bytes: int | UnsetType = UNSET
+    keys_url: str | UnsetType = UNSET
+    thumbnail_url: str | UnsetType = UNSET
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -167,11 +176,16 @@ def output_url(public_id: UUID, n: int) -> str:
 
 
 def _output(job: Job, output: Output) -> OutputView:
+    url = output_url(job.public_id, output.n)
     return OutputView(
-        url=output_url(job.public_id, output.n),
+        url=url,
         expires_at=moment(output.destroy_at),
         media_type=output.media_type,
         bytes=output.size_bytes,
         width=output.width,
         height=output.height,
+        is_sealed=output.is_sealed,
+        sealed_bytes=ciphertext_bytes(output.size_bytes) if output.is_sealed else UNSET,
+        keys_url=f"{url}/keys" if output.is_sealed else UNSET,
+        thumbnail_url=f"{url}/thumbnail" if output.thumbnail else UNSET,
     )

@@ -10,6 +10,7 @@ import msgspec
 from broker.custody import NewCopy, What
 from broker.errors import HolderStillAlive, IllegalTransition, Unauthenticated
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output, StoredUpload
+from broker.store import columns
 from broker.store.database import Database
 from broker.store.files import statements
 
@@ -37,6 +38,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     owner: UUID
     within_s: float
+    is_sealed: bool = False
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +104,8 @@ class JobStore:
             new.pool,
             new.owner,
             new.within_s,
-            *_columns(copies),
+            *columns.of_copies(copies),
+            new.is_sealed,
         )
 
     async def take_over(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
@@ -117,7 +120,8 @@ class JobStore:
             new.pool,
             new.owner,
             new.within_s,
-            *_columns(copies),
+            *columns.of_copies(copies),
+            new.is_sealed,
         )
 
     async def admit(self, job: Job, admission: Admission) -> Job:
@@ -132,13 +136,7 @@ class JobStore:
             admission.start_within_s,
             admission.finish_within_s,
             [JobState.RECEIVING],
-            [u.n for u in admission.uploads],
-            [u.what for u in admission.uploads],
-            [u.blob for u in admission.uploads],
-            [u.key_id for u in admission.uploads],
-            [u.incarnation for u in admission.uploads],
-            [u.media_type for u in admission.uploads],
-            [u.size_bytes for u in admission.uploads],
+            *columns.of_uploads(admission.uploads),
         )
 
     async def claim(self, job_id: UUID, owner: UUID) -> Job | None:
@@ -170,15 +168,8 @@ class JobStore:
             owner,
             SETTLING_LEASE_S,
             [JobState.QUEUED, JobState.RUNNING],
-            [o.n for o in outputs],
-            [o.blob for o in outputs],
-            [o.key_id for o in outputs],
-            [o.keyholder for o in outputs],
-            [o.incarnation for o in outputs],
-            [o.media_type for o in outputs],
-            [o.size_bytes for o in outputs],
-            [o.width for o in outputs],
-            [o.height for o in outputs],
+            *columns.of_outputs(outputs),
+            *columns.of_wrapped_keys(outputs),
         )
 
     async def overdue(self) -> list[Job]:
@@ -248,7 +239,7 @@ class JobStore:
         """Return the job of this id, if there is one, and what else its user has going on."""
         row = await self._database.row(SQL["look"], user_id, public_id)
         assert row is not None
-        usage = Usage(live=row["live"], last_minute=row["last_minute"])
+        usage = Usage(live=row["live"], last_minute=row["last_minute"], devices=row["devices"])
         return None if row["id"] is None else _job(row), usage
 
     async def ahead(self, job: Job) -> int:
@@ -301,10 +292,6 @@ class JobStore:
         if job is None:
             raise IllegalTransition(f"{name} {job_id} at fence {fence}")
         return job
-
-
-def _columns(copies: Sequence[NewCopy]) -> tuple[list[str], ...]:
-    return [c.holder for c in copies], [c.what for c in copies], [c.ref for c in copies], [c.detail for c in copies]
 
 
 def _job(row: asyncpg.Record) -> Job:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from broker.devices import WrappedKey
 from broker.store.database import Database
 from broker.store.files import statements
 from broker.store.jobs import BATCH
@@ -33,6 +34,10 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     width: int
     height: int
+    is_sealed: bool
+    thumbnail_bytes: int
+    wrapped: bytes | None
+    """What opens it on the device that was asked for, where that device can."""
 
     @property
     def until(self) -> datetime | None:
@@ -46,7 +51,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputStore:
-    """The rows of `outputs`, apart from their making, which is a matter of custody and of the job."""
+    """The rows of `outputs` and `output_keys`, apart from their making, which is a matter of custody and of the job."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -71,8 +76,26 @@ class OutputStore:
         """Return outputs past a time of their own."""
         return [(row["job_id"], row["n"]) for row in await self._database.rows(SQL["due"], BATCH)]
 
-    async def gallery(self, user_id: str, *, before: Position | None, limit: int) -> list[Shown]:
-        """Return what a user can fetch, newest first."""
-        at, job_id, n = (before.finalized_at, before.job_id, before.n) if before else (None, None, None)
-        rows = await self._database.rows(SQL["gallery"], user_id, at, job_id, n, limit)
+    async def gallery(
+        self, user_id: str, *, before: Position | None, limit: int, device: UUID | None = None
+    ) -> list[Shown]:
+        """Return what a user can fetch, newest first, with what opens it on a device."""
+        rows = await self._database.rows(SQL["gallery"], user_id, *_columns(before), limit, device)
         return [msgspec.convert(dict(row), Shown) for row in rows]
+
+    async def missing(self, user_id: str, *, device: UUID, before: Position | None, limit: int) -> list[Position]:
+        """Return the sealed outputs that a device cannot open yet, newest first."""
+        rows = await self._database.rows(SQL["missing"], user_id, *_columns(before), limit, device)
+        return [msgspec.convert(dict(row), Position) for row in rows]
+
+    async def keys(self, job_id: UUID, n: int) -> list[WrappedKey]:
+        """Return what opens an output, device by device."""
+        return [msgspec.convert(dict(row), WrappedKey) for row in await self._database.rows(SQL["keys"], job_id, n)]
+
+    async def add_key(self, job_id: UUID, n: int, device: UUID, wrapped: bytes) -> None:
+        """Let one more device of the same user open an output; does nothing where it can, or nothing is left."""
+        await self._database.rows(SQL["add_key"], job_id, n, device, wrapped)
+
+
+def _columns(before: Position | None) -> tuple[object, object, object]:
+    return (before.finalized_at, before.job_id, before.n) if before else (None, None, None)

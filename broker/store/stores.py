@@ -6,6 +6,7 @@ from broker.store.attempts import AttemptStore
 from broker.store.blobs import BlobStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
+from broker.store.devices import DeviceStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.outputs import OutputStore
@@ -22,6 +23,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     custody: CustodyStore
     attempts: AttemptStore
     outputs: OutputStore
+    devices: DeviceStore
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
@@ -37,6 +39,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         custody=CustodyStore(database),
         attempts=AttemptStore(database),
         outputs=OutputStore(database),
+        devices=DeviceStore(database),
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker import errors, form_errors
+from broker import device_errors, errors, form_errors
 from broker.api.failures import FAILURES
 from broker.api.problems import FRAMEWORK_CODES
 from broker.settings import Settings
@@ -21,7 +21,11 @@ SETTING = re.compile(r"^\| `(LETHE_[A-Z_]+)` \| (.*?) \| .+ \|$", re.MULTILINE)
 
 
 def error_classes() -> list[type[errors.BrokerError]]:
-    found = [value for value in {**vars(errors), **vars(form_errors)}.values() if isinstance(value, type)]
+    found = [
+        value
+        for value in {**vars(errors), **vars(form_errors), **vars(device_errors)}.values()
+        if isinstance(value, type)
+    ]
     return [value for value in found if issubclass(value, errors.BrokerError)]
 
 

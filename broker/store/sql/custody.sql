@@ -12,7 +12,9 @@ RETURNING id
 -- Every copy of a job, oldest first.
 SELECT id, job_id, domain, holder, what, ref, detail, provider, fence, opened_at, closed_at, evidence, until,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
-               AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
+               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id AND outputs.is_sealed
+               AND custody.ref IN (outputs.blob, outputs.thumbnail)) AS is_sealed
 FROM custody WHERE job_id = $1 ORDER BY id
 
 -- name: close_and_list
@@ -27,7 +29,7 @@ SELECT custody.id, job_id, domain, holder, what, ref, detail, provider, fence, o
        coalesce(closed.closed_at, custody.closed_at) AS closed_at,
        coalesce(closed.evidence, custody.evidence) AS evidence,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
-               AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
+               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served
 FROM custody LEFT JOIN closed ON closed.id = custody.id
 WHERE job_id = $1
 ORDER BY custody.id
@@ -89,6 +91,7 @@ ORDER BY n
 -- name: outputs
 -- The outputs of a job.
 SELECT n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height, destroyed_at, destroy_at,
+       is_sealed, thumbnail, thumbnail_bytes,
        destroyed_at IS NOT NULL OR coalesce(destroy_at <= now(), false) AS is_gone
 FROM outputs WHERE job_id = $1 ORDER BY n
 
