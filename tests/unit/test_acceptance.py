@@ -19,7 +19,7 @@ PARTS = {
     *(str(n) for n in range(1, 14)),
     *(f"P{n}" for n in range(1, 12)),
     *(f"G{n}" for n in (1, *range(3, 11))),
-    *("B", "M", "D", "PB", "PM", "PD"),
+    *("B", "M", "D", "PB", "PM", "PD", "R2"),
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
 SKIPPING_CALLS = SKIPPING_MARKS | {f"pytest.{call}" for call in ("skip", "xfail", "importorskip")}
