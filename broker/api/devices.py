@@ -10,8 +10,8 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from broker.api.bodies import bytes_of, read_object
+from broker.api.cursors import cursor_of, read_cursor
 from broker.api.deps import Caller, HttpRequest, Known, Wired
-from broker.api.gallery import cursor_of, read_cursor
 from broker.api.jobs import MAX_PAGE
 from broker.crypto.sealed import DeviceKeyUnusable, check_public_key
 from broker.device_errors import DeviceNotFound, InvalidDeviceKey

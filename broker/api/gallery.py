@@ -1,8 +1,5 @@
 """A user's outputs over HTTP: listed newest first, deleted one by one or all."""
 
-import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -11,19 +8,19 @@ from litestar import Response, delete, get
 from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
-from broker.api.deps import Known, Wired
+from broker.api.cursors import cursor_of, read_cursor
+from broker.api.deps import Caller, Known, Wired
+from broker.api.devices import require_device
 from broker.api.jobs import MAX_PAGE, find_job
 from broker.api.views import Moment, moment, output_url, whole_second
 from broker.crypto.chunked import ciphertext_bytes
-from broker.errors import InvalidCursor, JobSettling, OutputNotFound
+from broker.errors import JobSettling, OutputNotFound
 from broker.gallery import Emptied
-from broker.store.outputs import Position, Shown
+from broker.parameters import invalid
+from broker.services import Services
+from broker.store.outputs import Shown
 
 Bytes = bytes  # the name is a field's below
-
-_POSITION = struct.Struct(">q16sI")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class GalleryItemView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,11 +75,12 @@ async def list_outputs(
     caller: Known,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 20,
     cursor: Annotated[str, QueryParameter(max_length=64)] = "",
-    device: Annotated[UUID | None, QueryParameter()] = None,
+    device: Annotated[str, QueryParameter(max_length=36)] = "",
 ) -> GalleryPageView:
     """List what a user can fetch, newest first; for a device with what opens each one on it."""
     before = read_cursor(cursor) if cursor else None
-    found = await services.stores.outputs.gallery(caller.user_id, before=before, limit=limit + 1, device=device)
+    named = await _device(services, caller, device) if device else None
+    found = await services.stores.outputs.gallery(caller.user_id, before=before, limit=limit + 1, device=named)
     items = [_item(shown) for shown in found[:limit]]
     more = cursor_of(found[limit - 1].position) if len(found) > limit else UNSET
     return GalleryPageView(items=items, next=more)
@@ -109,19 +107,14 @@ async def delete_output(
     return Response(view, status_code=200 if is_done else 202)
 
 
-def cursor_of(position: Position) -> str:
-    """Write a place in a list; it says nothing that the list does not."""
-    at_us = (position.finalized_at - _EPOCH) // _MICROSECOND
-    return urlsafe_b64encode(_POSITION.pack(at_us, position.job_id.bytes, position.n)).rstrip(b"=").decode()
-
-
-def read_cursor(cursor: str) -> Position:
-    """Read a place in a list; raise InvalidCursor."""
+async def _device(services: Services, caller: Caller, given: str) -> UUID:
     try:
-        at_us, job_id, n = _POSITION.unpack(urlsafe_b64decode(cursor + "=="))
-        return Position(finalized_at=_EPOCH + at_us * _MICROSECOND, job_id=UUID(bytes=job_id), n=min(n, 2**31 - 1))
-    except (ValueError, OverflowError, struct.error) as exc:
-        raise InvalidCursor from exc
+        device_id = UUID(given)
+    except ValueError:
+        device_id = None
+    if str(device_id) != given.lower():
+        raise invalid("device", "is not the id of a device")
+    return (await require_device(services, caller, UUID(given))).id
 
 
 def _answer(emptied: Emptied) -> Response[EmptiedView]:

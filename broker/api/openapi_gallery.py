@@ -35,7 +35,7 @@ def gallery_paths() -> Json:
 def _outputs() -> Json:
     page = answer("Outputs that can be fetched, newest first.", GalleryPageView)
     emptied = answer("How many.", EmptiedView)
-    listed = {"200": page, **problems(400, 401, 422, 503)}
+    listed = {"200": page, **problems(400, 401, 404, 422, 503)}
     return {
         "/v1/jobs/{job_id}/outputs/{n}": {"get": _output(), "delete": _deleted_output()},
         "/v1/outputs": {

@@ -254,6 +254,21 @@ async def test_a_gallery_brings_what_opens_it(api: Api) -> None:
     assert missing == {"items": [{"job_id": job["id"], "n": 1}, {"job_id": job["id"], "n": 0}]}
 
 
+@pytest.mark.parametrize(
+    ("device", "status", "code"),
+    [
+        ("null", 422, "invalid_parameter"),
+        ("00000000000040008000000000000000", 422, "invalid_parameter"),
+        ("x" * 37, 422, "invalid_parameter"),
+        ("00000000-0000-4000-8000-000000000000", 404, "device_not_found"),
+    ],
+)
+async def test_a_gallery_is_for_a_device_that_is_there(api: Api, device: str, status: int, code: str) -> None:
+    """A phone whose device was deleted elsewhere learns it; what is no id is refused."""
+    answer = await api.get(f"/v1/outputs?device={device}")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
 async def test_another_device_is_added_by_one_that_can_open(api: Api) -> None:
     """Everything that was there is handed on, page by page; what comes later is sealed to both."""
     phone = await Phone.new(api)

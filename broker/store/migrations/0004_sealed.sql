@@ -19,7 +19,7 @@ CREATE TABLE devices (
 -- Whether outputs are sealed is decided when a job is taken in, and holds whatever a worker's profile says later.
 ALTER TABLE jobs ADD COLUMN is_sealed boolean NOT NULL DEFAULT false;
 ALTER TABLE jobs ADD CONSTRAINT what_we_can_open_lives_a_day
-    CHECK (is_sealed OR finalized_at IS NULL OR coalesce(outputs_until <= finalized_at + interval '24 hours', false));
+    CHECK (is_sealed OR state <> 'succeeded' OR coalesce(outputs_until <= finalized_at + interval '24 hours', false));
 
 ALTER TABLE outputs ADD COLUMN is_sealed boolean NOT NULL DEFAULT false;
 ALTER TABLE outputs ADD COLUMN thumbnail text NOT NULL DEFAULT '';  -- its blob; '' where there is none
