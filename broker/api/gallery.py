@@ -9,7 +9,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from broker.api.cursors import cursor_of, read_cursor
-from broker.api.deps import Caller, Known, Wired
+from broker.api.deps import Caller, HttpRequest, Known, Wired
 from broker.api.devices import require_device
 from broker.api.jobs import MAX_PAGE, find_job
 from broker.api.views import Moment, moment, output_url, whole_second
@@ -70,16 +70,18 @@ class EmptiedView(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/v1/outputs")
 async def list_outputs(
+    request: HttpRequest,
     *,
     services: Wired,
     caller: Known,
     limit: Annotated[int, QueryParameter(ge=1, le=MAX_PAGE)] = 20,
     cursor: Annotated[str, QueryParameter(max_length=64)] = "",
-    device: Annotated[str, QueryParameter(max_length=36)] = "",
 ) -> GalleryPageView:
     """List what a user can fetch, newest first; for a device with what opens each one on it."""
     before = read_cursor(cursor) if cursor else None
-    named = await _device(services, caller, device) if device else None
+    # Read by hand: the framework takes `null` for nothing, and a phone that sends it means something.
+    given = request.query_params.get("device")
+    named = None if given is None else await _device(services, caller, given)
     found = await services.stores.outputs.gallery(caller.user_id, before=before, limit=limit + 1, device=named)
     items = [_item(shown) for shown in found[:limit]]
     more = cursor_of(found[limit - 1].position) if len(found) > limit else UNSET

@@ -258,6 +258,7 @@ async def test_a_gallery_brings_what_opens_it(api: Api) -> None:
     ("device", "status", "code"),
     [
         ("null", 422, "invalid_parameter"),
+        ("", 422, "invalid_parameter"),
         ("00000000000040008000000000000000", 422, "invalid_parameter"),
         ("x" * 37, 422, "invalid_parameter"),
         ("00000000-0000-4000-8000-000000000000", 404, "device_not_found"),
