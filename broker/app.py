@@ -18,8 +18,10 @@ from litestar.types import ASGIApp
 from broker.api.consents import get_consents, put_consents
 from broker.api.credits import get_credits, grant_credits
 from broker.api.deps import provide_caller
+from broker.api.devices import add_device, delete_device, list_devices, list_missing
 from broker.api.edge import Edge
 from broker.api.events import job_events
+from broker.api.gallery import delete_output, delete_outputs, list_outputs
 from broker.api.health import get_live, get_ready
 from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
@@ -28,11 +30,13 @@ from broker.api.notices import get_notice
 from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
-from broker.api.outputs import Disclosures, get_output
+from broker.api.outputs import get_output
 from broker.api.posting import post_job
 from broker.api.privacy import get_posture, list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
+from broker.api.sealed import get_thumbnail, list_output_keys, put_output_key
+from broker.api.serving import Disclosures
 from broker.api.users import create_user
 from broker.api.views import Pace
 from broker.guard import Guard
@@ -57,6 +61,16 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     delete_job,
     job_events,
     get_output,
+    delete_output,
+    list_outputs,
+    delete_outputs,
+    list_output_keys,
+    put_output_key,
+    get_thumbnail,
+    add_device,
+    list_devices,
+    delete_device,
+    list_missing,
     get_receipt,
     list_operations,
     get_credits,

@@ -99,6 +99,8 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """The time in the words `expires_by`, `kept_by_terms` and `purge_pending`."""
     is_served: bool
     """Whether it is of an output that the job's user may fetch."""
+    is_sealed: bool = False
+    """Whether it is ciphertext of such an output of which devices have the key."""
 
     @property
     def is_open(self) -> bool:

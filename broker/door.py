@@ -40,6 +40,11 @@ class Door:
         """What a job costs its user when it succeeds, in credits."""
         return self._policies.profile.credits.price(operation)
 
+    @property
+    def is_sealing(self) -> bool:
+        """Whether the outputs of what enters now are sealed to devices."""
+        return self._policies.profile.retention.sealed
+
     async def pool_for(self, submission: Submission, pictures: int, *, job_id: UUID) -> str:
         """Return the pool that the job will wait for; raise Refused or OperationUnavailable where none can do it."""
         texts = read_texts(submission.texts) if submission.texts else {}
@@ -64,6 +69,7 @@ class Door:
             consents=None if standing is None else standing.purposes,
             notice="" if standing is None else standing.notice,
             stated_age=0 if standing is None else standing.stated_age,
+            device_keys=usage.devices,
             start_within_s=submission.start_within_s,
             finish_within_s=submission.finish_within_s,
             credits=usage.credits,

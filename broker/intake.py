@@ -145,6 +145,7 @@ class Intake:
             owner=self._lease.process.id,
             within_s=self._patience.within_s,
             price=self._door.price(submission.operation),
+            is_sealed=self._door.is_sealing,
         )
 
     async def _receive(self, new: NewJob, places: list[Place]) -> Job | None:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.custody import What
+from broker.devices import WrappedKey
 
 
 class JobState(StrEnum):
@@ -82,6 +83,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     charged: bool
     price: int = 0
     """What it costs its user when it succeeds, in credits; as it was when the job came in."""
+    is_sealed: bool = False
+    """Whether its outputs are sealed to devices; decided when it was taken in."""
     cost_usd: float = 0.0
     """What its attempts at providers cost so far; estimates where a provider does not say."""
     exposure: str = "local"
@@ -123,3 +126,19 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     destroyed_at: datetime | None
+    destroy_at: datetime | None = None
+    """Its own time, where it has one: it was delivered, or its user deleted it."""
+    is_gone: bool = False
+    """Whether it is not served any more: destroyed, or past its own time."""
+    is_sealed: bool = False
+    """Whether only devices can open it: we have no key, and `key_id` is empty."""
+    thumbnail: str = ""
+    """The blob of its thumbnail, under the same key; empty where there is none."""
+    thumbnail_bytes: int = 0
+    wrapped: tuple[WrappedKey, ...] = ()
+    """What opens it, on the way from the worker into rows of their own; it is not read back with the output."""
+
+    @property
+    def refs(self) -> frozenset[str]:
+        """What the custody rows of its copies point to."""
+        return frozenset({self.blob, self.thumbnail, self.key_id.hex()} - {""})

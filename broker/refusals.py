@@ -2,6 +2,7 @@
 
 from broker.account_errors import CreditsRequired
 from broker.consent_errors import ConsentRequired
+from broker.device_errors import DeviceKeyRequired
 from broker.errors import (
     BrokerError,
     DeadlineTooShort,
@@ -20,6 +21,7 @@ ERRORS: dict[RefusalCode, type[BrokerError]] = {
     RefusalCode.DEADLINE_TOO_SHORT: DeadlineTooShort,
     RefusalCode.TOO_MANY_REQUESTS: TooManyRequests,
     RefusalCode.CREDITS_REQUIRED: CreditsRequired,
+    RefusalCode.DEVICE_KEY_REQUIRED: DeviceKeyRequired,
     RefusalCode.REFUSED: Refused,
 }
 

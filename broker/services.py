@@ -14,6 +14,7 @@ from broker.cancel import Cancellation
 from broker.changes import Changes
 from broker.door import Door
 from broker.fleet import Fleet
+from broker.gallery import Gallery
 from broker.guard import Guard
 from broker.hints import Hints
 from broker.intake import Intake
@@ -67,6 +68,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     settler: Settler
     intake: Intake
     cancellation: Cancellation
+    gallery: Gallery
     rescue: Rescue
     sweep: Sweep
 
@@ -197,6 +199,7 @@ def _wire(
         settler=settler,
         intake=intake,
         cancellation=Cancellation(stores, settler=settler, changes=changes, lease=lease),
+        gallery=Gallery(stores, settler=settler),
         rescue=rescue,
         sweep=Sweep(
             stores,

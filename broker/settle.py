@@ -55,6 +55,7 @@ class Settler:
     ) -> None:
         self._jobs = stores.jobs
         self._custody = stores.custody
+        self._outputs = stores.outputs
         self._keys = stores.keys
         self._blobs = stores.blobs
         self._signer = signer
@@ -117,13 +118,15 @@ class Settler:
             raise
         await self._custody.close(evidence)
 
-    async def destroy_outputs(self, job_id: UUID) -> int:
-        """Destroy the outputs of a job; return how many copies were closed."""
+    async def destroy_outputs(self, job_id: UUID, *, n: int | None = None) -> int:
+        """Destroy one output of a final job, or all that there is of any; return how many copies were closed."""
         try:
             async with asyncio.timeout(WITHIN_S):
+                await self._outputs.doom(job_id, n)  # first, so that nobody who finds a key shredded calls it lost
                 copies = [c for c in _ours(await self._custody.copies(job_id)) if c.what is What.OUTPUT]
-                await self.drop(job_id, copies)
-                await self._custody.outputs_destroyed(job_id)
+                refs = {ref for output in await self._custody.outputs(job_id) if output.n == n for ref in output.refs}
+                await self.drop(job_id, [copy for copy in copies if n is None or copy.ref in refs])
+                await self._outputs.destroyed(job_id, n)
         except TimeoutError as exc:
             raise Unavailable from exc
         log.info("outputs_destroyed", job_id=str(job_id), count=len(copies))
@@ -157,6 +160,8 @@ class Settler:
         try:
             await self._blobs.destroy(copy.ref)
         except BlobsUnavailable:
+            if copy.is_sealed:
+                raise  # its key is with devices: as long as the blob may be there, it can be opened
             # Its key was shredded before: what lies there can never be opened; the sweep deletes it later.
             return Evidence.UNREADABLE
         return Evidence.ABSENT
@@ -199,8 +204,8 @@ class Settler:
             self._metrics.destroyed_seconds.labels(outcome=final.state).observe(took_s)
         return final
 
-    def _outputs_for_s(self, job: Job) -> float:
-        return float(self._policies.retain(Facts(operation=job.operation)).lifetime_s)
+    def _outputs_for_s(self, job: Job) -> float | None:
+        return self._policies.retain(Facts(operation=job.operation, is_sealed=job.is_sealed)).lifetime_s
 
     def _count(self, exc: StillHeld) -> None:
         self._metrics.still_held.labels(what=_still_there(exc)).inc()

@@ -36,6 +36,7 @@ class Sweep:
     ) -> None:
         self._jobs = stores.jobs
         self._custody = stores.custody
+        self._outputs = stores.outputs
         self._processes = stores.processes
         self._users = stores.users
         self._blobs = stores.blobs
@@ -59,7 +60,9 @@ class Sweep:
     async def once(self) -> None:
         """Destroy unfinished uploads and outputs whose time is up, side by side: one that stays holds up no other."""
         await self._all([self._discard(job) for job in await self._jobs.abandoned(self._lease.process.id)])
-        await self._all([self._settler.destroy_outputs(job_id) for job_id in await self._custody.stray_outputs()])
+        await self._all([self._settler.destroy_outputs(job_id, n=n) for job_id, n in await self._outputs.due()])
+        stray = await self._custody.stray_outputs(idle_for_s=self._retention.idle_user_for_s)
+        await self._all([self._settler.destroy_outputs(job_id) for job_id in stray])
 
     async def records(self) -> None:
         """Delete rows whose time is up, and ciphertext that could not be deleted when its key was shredded."""

@@ -18,6 +18,7 @@ class RefusalCode(StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     CONSENT_REQUIRED = "consent_required"
     CREDITS_REQUIRED = "credits_required"
+    DEVICE_KEY_REQUIRED = "device_key_required"
     REFUSED = "refused"
 
 
@@ -49,6 +50,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the user may still spend."""
     is_clean: bool = False
     """Whether the picture was rebuilt from pixels, so that nothing else of the file is left in it."""
+    device_keys: int | None = None
+    """How many devices its user has registered, to which outputs can be sealed."""
+    is_sealed: bool | None = None
+    """Whether its outputs are sealed to devices, as was promised when it was taken in."""
 
 
 class ProviderTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,17 +105,27 @@ class Destroy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retain(msgspec.Struct, frozen=True, kw_only=True):
-    """How long outputs live after the final state, and how long the record of the job is kept."""
+    """
+    How long outputs live after the final state, and how long the record of the job is kept.
 
-    lifetime_s: int
+    A lifetime of None lasts until its user deletes the output; a grace of None says that delivery ends nothing.
+    """
+
+    lifetime_s: int | None
     records_for_s: int
+    grace_s: int | None = None
 
     def at_most(self, other: "Retain") -> "Retain":
         """Keep only as long as both of two policies allow."""
         return Retain(
-            lifetime_s=min(self.lifetime_s, other.lifetime_s),
+            lifetime_s=_shorter(self.lifetime_s, other.lifetime_s),
             records_for_s=min(self.records_for_s, other.records_for_s),
+            grace_s=_shorter(self.grace_s, other.grace_s),
         )
+
+
+def _shorter(one_s: int | None, other_s: int | None) -> int | None:
+    return min((time_s for time_s in (one_s, other_s) if time_s is not None), default=None)
 
 
 class Policy(Protocol):

@@ -15,7 +15,7 @@ from policies.limits import Limits
 from policies.metadata import Metadata
 from policies.posture import Demands
 from policies.publisher import Publisher
-from policies.retention import Retention
+from policies.retention import DAY_S, Outputs, Retention
 from policies.toml_file import ConfigInvalid, TomlFile
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -61,14 +61,22 @@ def read_profile(file: TomlFile) -> Profile:
     profile = file.decode(Profile)
     if profile.deadlines.start_within_s > profile.deadlines.finish_within_s:
         raise file.invalid(("deadlines", "start_within_s"), "is longer than finish_within_s")
-    if profile.retention.records_for_s < profile.retention.outputs_for_s:
-        raise file.invalid(("retention", "records_for_s"), "is shorter than outputs_for_s; an output needs its record")
-    if profile.retention.idle_user_for_s < profile.retention.records_for_s:
-        raise file.invalid(("retention", "idle_user_for_s"), "is shorter than records_for_s; a record needs its user")
+    _check_retention(profile.retention, file)
     setting, reason = profile.consent.fault
     if reason:
         raise file.invalid(("consent", setting), reason)
     return profile
+
+
+def _check_retention(retention: Retention, file: TomlFile) -> None:
+    if retention.outputs is Outputs.UNTIL_DELETED and not retention.sealed:
+        raise file.invalid(("retention", "outputs"), "until_deleted needs sealed = true: what we can open has an end")
+    if retention.outputs_for_s > DAY_S and not retention.sealed:
+        raise file.invalid(("retention", "outputs_for_s"), "is longer than 24 h, which needs sealed = true")
+    if retention.records_for_s < retention.outputs_for_s and retention.outputs is not Outputs.UNTIL_DELETED:
+        raise file.invalid(("retention", "records_for_s"), "is shorter than outputs_for_s; an output needs its record")
+    if retention.idle_user_for_s < retention.records_for_s:
+        raise file.invalid(("retention", "idle_user_for_s"), "is shorter than records_for_s; a record needs its user")
 
 
 class Policies:

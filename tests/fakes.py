@@ -94,7 +94,13 @@ class JournalJobs(JobStore):
     """Writes down the last write."""
 
     async def finish(
-        self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none", exposure: str = "local"
+        self,
+        job: Job,
+        *,
+        note: str,
+        outputs_for_s: float | None,
+        provider_copies: str = "none",
+        exposure: str = "local",
     ) -> Job:
         finished = await super().finish(
             job, note=note, outputs_for_s=outputs_for_s, provider_copies=provider_copies, exposure=exposure

@@ -41,7 +41,7 @@ async def keep_output(stores: Stores, job: Job, made: Made, *, n: int, lifetime_
     key = bytearray(KEY_BYTES)
     random_into(key)
     try:
-        await stores.blobs.put(blob, _sealed(Encryptor(key, context=blob.encode()), made.data))
+        await stores.blobs.put(blob, ciphertext(Encryptor(key, context=blob.encode()), made.data))
         keyholder, ttl_s = stores.keys.at(kept_at.keyholder), lifetime_s + SETTLE_MARGIN_S
         answer = await keyholder.put(key_id, key, ttl_s=ttl_s, incarnation=kept_at.incarnation)
     finally:
@@ -62,7 +62,8 @@ async def keep_output(stores: Stores, job: Job, made: Made, *, n: int, lifetime_
     )
 
 
-async def _sealed(encryptor: Encryptor, data: memoryview) -> AsyncIterator[bytes]:
+async def ciphertext(encryptor: Encryptor, data: memoryview) -> AsyncIterator[bytes]:
+    """Yield what an encryptor makes of data, and wipe it."""
     try:
         for start in range(0, len(data), CHUNK_BYTES):
             yield encryptor.update(data[start : start + CHUNK_BYTES])

@@ -17,6 +17,7 @@ from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
 from workers.outputs import Made, keep_output
 from workers.plaintext import Plaintext, let_go, mapped
+from workers.sealing import THUMBNAIL_QUALITY, THUMBNAIL_SIDE, seal_output
 
 MAX_OUTPUTS = 16
 RGBA = 4
@@ -78,16 +79,34 @@ class Results:
         kind = output_kind(job.media_type, pixels)
         encoded = await self._zygote.encode(pixels, kind=kind, quality=self._quality(kind))
         plaintext.keep(encoded.fd)
+        thumbnail_fd = await self._thumbnail(pixels, plaintext) if job.is_sealed else None
         plaintext.destroy(pixels.fd)
         with mapped(encoded.fd) as data:
             made = Made(data=data, media_type=kind.media_type, width=pixels.width, height=pixels.height)
-            output = await self._keep(job, made, n=n)
+            output = await self._keep(job, made, n=n, thumbnail_fd=thumbnail_fd)
         plaintext.destroy(encoded.fd)
+        if thumbnail_fd is not None:
+            plaintext.destroy(thumbnail_fd)
         return output
 
-    async def _keep(self, job: Job, made: Made, *, n: int) -> Output:
-        lifetime_s = self._services.policies.retain(Facts(operation=job.operation)).lifetime_s
+    async def _thumbnail(self, pixels: Pixels, plaintext: Plaintext) -> int:
+        small = await self._zygote.encode(
+            pixels, kind=ImageKind.JPEG, quality=THUMBNAIL_QUALITY, longest_side=THUMBNAIL_SIDE
+        )
+        return plaintext.keep(small.fd)
+
+    async def _keep(self, job: Job, made: Made, *, n: int, thumbnail_fd: int | None = None) -> Output:
+        if job.is_sealed:
+            return await self._seal(job, made, n=n, thumbnail_fd=thumbnail_fd)
+        lifetime_s = self._services.policies.retain(Facts(operation=job.operation, is_sealed=False)).lifetime_s
+        assert lifetime_s is not None  # what we can open has an end
         return await keep_output(self._stores, job, made, n=n, lifetime_s=lifetime_s)
+
+    async def _seal(self, job: Job, made: Made, *, n: int, thumbnail_fd: int | None) -> Output:
+        if thumbnail_fd is None:
+            return await seal_output(self._stores, job, made, n=n, thumbnail=None)
+        with mapped(thumbnail_fd) as small:
+            return await seal_output(self._stores, job, made, n=n, thumbnail=small)
 
     def _quality(self, kind: ImageKind) -> int:
         metadata = self._services.policies.profile.metadata

@@ -28,6 +28,7 @@ FAILURES: dict[str, str] = {
     "too_many_requests": "A limit of this server was reached.",
     "consent_required": "A consent that this server asks for was missing.",
     "credits_required": "The job costs more credits than are free.",
+    "device_key_required": "Its user had no device left to which the output could be sealed; it was destroyed.",
     "refused": "A policy of this server refuses the job.",
 }
 

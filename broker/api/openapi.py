@@ -10,8 +10,10 @@ from broker.api.consents import ConsentsView, NewConsentsView
 from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
 from broker.api.notices import NoticePairView
+from broker.api.openapi_gallery import GALLERY_VIEWS, IMAGE, gallery_paths
 from broker.api.openapi_parts import (
     ACCEPT_LANGUAGE,
+    BINARY,
     CURSOR,
     DEADLINES,
     HOOK_TOKEN,
@@ -22,7 +24,6 @@ from broker.api.openapi_parts import (
     LAST_EVENT_ID,
     LIMIT,
     NOTICE_VERSION,
-    OUTPUT_N,
     PREFER,
     Json,
     answer,
@@ -41,14 +42,13 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
     *(NoticePairView, ConsentsView, NewConsentsView),
+    *GALLERY_VIEWS,
     *(LiveView, ReadyView, Problem),
 ]
-IMAGE = "image/*"
 
-_BINARY: Json = {"type": "string", "format": "binary"}
 _FORM: Json = {
     "type": "object",
-    "properties": {"job": {"$ref": ref("NewJobView")}, "picture": {"type": "array", "items": _BINARY}},
+    "properties": {"job": {"$ref": ref("NewJobView")}, "picture": {"type": "array", "items": BINARY}},
     "required": ["job", "picture"],
 }
 
@@ -76,7 +76,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **_mine(), **_hooks(), **_about()},
+        "paths": {**_users(), **_jobs(), **gallery_paths(), **_mine(), **_hooks(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -121,7 +121,7 @@ def _jobs() -> Json:
         },
         "/v1/jobs/{job_id}": {
             "put": _taking(
-                "putJob", "Send a picture and what to do with it", [JOB_ID, *put_parameters()], {IMAGE: _BINARY}
+                "putJob", "Send a picture and what to do with it", [JOB_ID, *put_parameters()], {IMAGE: BINARY}
             ),
             "get": one,
             "delete": operation(
@@ -133,7 +133,6 @@ def _jobs() -> Json:
         },
         "/v1/jobs/{job_id}/events": {"get": _events()},
         "/v1/jobs/{job_id}/receipt": {"get": _receipt()},
-        "/v1/jobs/{job_id}/outputs/{n}": {"get": _output()},
     }
 
 
@@ -158,15 +157,6 @@ def _events() -> Json:
 def _receipt() -> Json:
     note = raw("A C2SP signed note.", "text/plain", {"type": "string"})
     return operation("getReceipt", "Get the signed receipt", {"200": note, **problems(401, 404, 409, 503)}, [JOB_ID])
-
-
-def _output() -> Json:
-    responses = {
-        "200": raw("The output.", IMAGE, _BINARY, headers=("ETag", "Accept-Ranges")),
-        "206": raw("The part that was asked for.", IMAGE, _BINARY, headers=("ETag", "Content-Range")),
-        **problems(401, 404, 409, 410, 416, 503),
-    }
-    return operation("getOutput", "Get an output", responses, [JOB_ID, OUTPUT_N])
 
 
 def _mine() -> Json:
@@ -231,5 +221,7 @@ def _cleaned(schema: Any) -> Any:
     """Take away what trips generators: titles, and the suffix of our own names."""
     if isinstance(schema, dict):
         items = cast("Json", schema)
+        if "contentEncoding" in items:  # what 3.1 calls it
+            return {"type": "string", "format": "byte"}
         return {key: ref(str(v)) if key == "$ref" else _cleaned(v) for key, v in items.items() if key != "title"}
     return schema

@@ -9,6 +9,7 @@ from broker.parameters import Text
 
 Json = dict[str, Any]
 
+BINARY: Json = {"type": "string", "format": "binary"}
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 
@@ -49,6 +50,11 @@ def operation(
     return described
 
 
+def body(shown: type[object]) -> Json:
+    """Describe a body of JSON."""
+    return {"required": True, "content": {"application/json": {"schema": {"$ref": ref(shown.__name__)}}}}
+
+
 def put_parameters() -> list[Json]:
     """Describe what a PUT takes beside its body: every parameter of every operation that may stand in a URL."""
     found: dict[str, Json] = {}
@@ -86,5 +92,7 @@ LAST_EVENT_ID = _parameter("header", "Last-Event-ID", _TEXT, description="The la
 LANGUAGE = _parameter("query", "lang", _TEXT, description="One of `languages`, instead of Accept-Language.")
 ACCEPT_LANGUAGE = _parameter("header", "Accept-Language", _TEXT, description="What the reader understands.")
 NOTICE_VERSION = _parameter("query", "version", _TEXT, description="A version that no longer holds, to read it again.")
+DEVICE_ID = _parameter("path", "device_id", _UUID, required=True, description="As POST /v1/me/devices answered.")
+DEVICE = _parameter("query", "device", _UUID, description="A device: with what opens each output on it.")
 LIMIT = _parameter("query", "limit", {"type": "integer"}, description="How many, 1 to 100.")
 CURSOR = _parameter("query", "cursor", _TEXT, description="`next` of the page before.")

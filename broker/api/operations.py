@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from litestar import get
+from msgspec import UNSET, UnsetType
 
 from broker.api.deps import Wired
 from broker.intake import FORM_FACTOR
@@ -24,11 +25,14 @@ class LimitsView(msgspec.Struct, frozen=True, kw_only=True):
     media_types: list[str]
 
 
-class RetentionView(msgspec.Struct, frozen=True, kw_only=True):
-    """How long things stay: 0 for an upload says that it is gone before its job is final."""
+class RetentionView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How long things stay: 0 for an upload says that it is gone before its job is final.
+
+    Without `outputs_s` outputs stay until they are deleted.
+    """
 
     upload_s: int
-    outputs_s: int
+    outputs_s: int | UnsetType = UNSET
     records_s: int
     provider_s: int
 
@@ -107,7 +111,7 @@ def _retention(services: Services, name: str) -> RetentionView:
     terms = services.fleet.terms(name)
     return RetentionView(
         upload_s=0,
-        outputs_s=retained.lifetime_s,
+        outputs_s=UNSET if retained.lifetime_s is None else retained.lifetime_s,
         records_s=retained.records_for_s,
         provider_s=max((one.retention_s for one in terms), default=0),
     )

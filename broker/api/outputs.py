@@ -1,122 +1,22 @@
-"""Outputs over HTTP: decrypted piece by piece while their owner is being answered, and only then."""
+"""Outputs over HTTP: what is asked for, whole or in ranges."""
 
-import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
 from uuid import UUID
 
 from litestar import HttpMethod, route
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
 from litestar.params import FromPath
-from litestar.types import Receive, Scope, Send
 
 from broker.api.deps import HttpRequest, Known, Wired
 from broker.api.jobs import find_job
 from broker.api.ranges import RangeNotSatisfiable, Span, asked_range
-from broker.crypto.chunked import HEADER_BYTES, KEY_BYTES, RangeDecryptor, ciphertext_bytes, ciphertext_range
-from broker.errors import JobSettling, OutputGone, OutputLost, OutputNotFound
+from broker.api.serving import Blob, Disclosures, Headers, OutputResponse, SealedResponse, servable
+from broker.crypto.chunked import ciphertext_bytes
 from broker.jobs import Job, Output
-from broker.secret_memory import wipe
 from broker.services import Services
-from broker.store.keys import OpenAnswer
 
-PIECE_BYTES = 256 * 1024
-STALLED_S = 30.0
-
-Headers = dict[str, str]
-
-
-class Disclosures:
-    """The answers in flight that hold plaintext; when the lease is unsafe they are cut."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[object]] = set()
-
-    @asynccontextmanager
-    async def one_more(self) -> AsyncGenerator[None]:
-        """Count the running task while it holds plaintext."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            yield
-        finally:
-            self._tasks.discard(task)
-
-    def cut(self) -> None:
-        """End every answer."""
-        for task in self._tasks:
-            task.cancel()
-
-
-class OutputResponse:
-    """Sends one span of one output; the key is opened and wiped within the call."""
-
-    def __init__(
-        self,
-        services: Services,
-        disclosures: Disclosures,
-        *,
-        job: Job,
-        output: Output,
-        span: Span,
-        headers: Headers,
-        is_head: bool,
-    ) -> None:
-        self._services = services
-        self._disclosures = disclosures
-        self._job = job
-        self._output = output
-        self._span = span
-        self._headers = headers
-        self._is_head = is_head
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; whatever fails before the first piece is a problem, afterwards the connection breaks."""
-        del scope
-        if self._is_head:
-            await self._start(send)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        gone = asyncio.create_task(_disconnected(receive))
-        try:
-            with self._services.lease.hold():
-                async with self._disclosures.one_more(), self._opened() as pieces:
-                    await self._send(pieces, send, gone)
-        finally:
-            gone.cancel()
-
-    async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send, gone: asyncio.Task[None]) -> None:
-        left = self._span.length
-        is_started = False
-        async for piece in pieces:
-            if not is_started:
-                await self._start(send)
-                is_started = True
-            if gone.done():
-                return
-            left -= len(piece)
-            async with asyncio.timeout(STALLED_S):
-                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-
-    async def _start(self, send: Send) -> None:
-        is_part = self._span.length < self._span.size_bytes
-        headers = {**self._headers, "Content-Length": str(self._span.length)}
-        if is_part:
-            headers["Content-Range"] = self._span.content_range
-        encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 206 if is_part else 200, "headers": encoded})
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
-        decryptor = await open_output(self._services, self._job, self._output)
-        try:
-            async with aclosing(_pieces(self._services, self._output, decryptor, self._span)) as pieces:
-                yield pieces
-        finally:
-            decryptor.wipe()
+SEALED_TYPE = "application/vnd.lethe.sealed"
 
 
 @route("/v1/jobs/{job_id:uuid}/outputs/{n:int}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
@@ -131,107 +31,50 @@ async def get_output(
 ) -> OutputResponse:
     """Serve an output of a final job; ranges, so that a download can go on where it broke off."""
     job = await find_job(services, caller, job_id)
-    output = await _servable(services, job, n)
-    tag = output_etag(output)
-    span = Span(start=0, stop=output.size_bytes, size_bytes=output.size_bytes)
+    output = await servable(services, job, n)
+    if output.is_sealed:
+        blob = Blob(name=output.blob, plaintext_bytes=output.size_bytes, is_whole=True)
+        return sealed_response(services, disclosures, request, job=job, output=output, blob=blob)
+    span, headers = _described(request, output.blob, size_bytes=output.size_bytes, media_type=output.media_type)
+    is_head = request.method == HttpMethod.HEAD
+    return OutputResponse(services, disclosures, job=job, output=output, span=span, headers=headers, is_head=is_head)
+
+
+def sealed_response(
+    services: Services,
+    disclosures: Disclosures,
+    request: HttpRequest,
+    *,
+    job: Job,
+    output: Output,
+    blob: Blob,
+) -> SealedResponse:
+    """Answer with the ciphertext of a sealed output, or of its thumbnail, or a range of it."""
+    size_bytes = ciphertext_bytes(blob.plaintext_bytes)
+    span, headers = _described(request, blob.name, size_bytes=size_bytes, media_type=SEALED_TYPE)
+    is_head = request.method == HttpMethod.HEAD
+    return SealedResponse(
+        services, disclosures, job=job, output=output, span=span, headers=headers, is_head=is_head, blob=blob
+    )
+
+
+def _described(request: HttpRequest, blob: str, *, size_bytes: int, media_type: str) -> tuple[Span, Headers]:
+    # Named by its random blob: a digest of the content would confirm a known picture.
+    tag = f'"{hashlib.sha256(b"lethe/etag/v1" + blob.encode()).hexdigest()[:32]}"'
+    span = Span(start=0, stop=size_bytes, size_bytes=size_bytes)
     if request.method == HttpMethod.GET and request.headers.get("if-range", tag) == tag:
-        span = _asked(request.headers.get("range", ""), output) or span
+        span = _asked(request.headers.get("range", ""), size_bytes) or span
     headers = {
-        "Content-Type": output.media_type,
+        "Content-Type": media_type,
         "ETag": tag,
         "Accept-Ranges": "bytes",
         "Content-Disposition": "attachment",
     }
-    return OutputResponse(
-        services,
-        disclosures,
-        job=job,
-        output=output,
-        span=span,
-        headers=headers,
-        is_head=request.method == HttpMethod.HEAD,
-    )
+    return span, headers
 
 
-def output_etag(output: Output) -> str:
-    """Name an output by its random blob; a digest of the content would confirm a known picture."""
-    return f'"{hashlib.sha256(b"lethe/etag/v1" + output.blob.encode()).hexdigest()[:32]}"'
-
-
-async def open_output(services: Services, job: Job, output: Output) -> RangeDecryptor:
-    """Open an output for reading; raise OutputLost when its key is no more, and OutputGone when it was destroyed."""
-    keyholder = services.stores.keys.at(output.keyholder)
-    key = bytearray(KEY_BYTES)
+def _asked(header: str, size_bytes: int) -> Span | None:
     try:
-        is_same = await keyholder.hello() == output.incarnation
-        if not is_same or await keyholder.open_into(output.key_id, key, fence=job.fence) is not OpenAnswer.OK:
-            await _servable(services, job, output.n)  # a DELETE may have been faster
-            await services.stores.custody.output_lost(job.id, output.n)
-            raise OutputLost
-        return RangeDecryptor(
-            key,
-            context=output.blob.encode(),
-            header=await _header(services, output),
-            ciphertext_length=ciphertext_bytes(output.size_bytes),
-        )
-    finally:
-        wipe(key)
-
-
-async def _servable(services: Services, job: Job, n: int) -> Output:
-    if not job.is_final:
-        raise JobSettling("the job is not final yet; its outputs are served once its upload is gone", retry_after_s=1)
-    outputs = await services.stores.custody.outputs(job.id)
-    output = next((output for output in outputs if output.n == n), None)
-    if output is None:
-        raise OutputNotFound
-    if output.destroyed_at is not None:
-        raise OutputGone
-    return output
-
-
-def _asked(header: str, output: Output) -> Span | None:
-    try:
-        return asked_range(header, output.size_bytes)
+        return asked_range(header, size_bytes)
     except RangeNotSatisfiable as exc:
-        raise HTTPException(status_code=416, headers={"Content-Range": f"bytes */{output.size_bytes}"}) from exc
-
-
-async def _header(services: Services, output: Output) -> bytes:
-    header = bytearray()
-    try:
-        async for chunk in services.stores.blobs.read(output.blob, start=0, stop=HEADER_BYTES):
-            header += chunk
-    except FileNotFoundError as exc:
-        raise OutputGone from exc
-    return bytes(header)
-
-
-async def _pieces(
-    services: Services, output: Output, decryptor: RangeDecryptor, span: Span
-) -> AsyncGenerator[bytes, None]:
-    length = ciphertext_bytes(output.size_bytes)
-    begin, end = ciphertext_range(span.start, span.stop, length)
-    plain = memoryview(bytearray(PIECE_BYTES))
-    sealed = bytearray()
-    at = span.start
-    try:
-        async for chunk in services.stores.blobs.read(output.blob, start=begin, stop=end):
-            sealed += chunk
-            while at < span.stop:
-                stop = min(span.stop, (at // PIECE_BYTES + 1) * PIECE_BYTES)
-                first, last = ciphertext_range(at, stop, length)
-                if len(sealed) < last - first:
-                    break
-                with memoryview(sealed) as held:
-                    decryptor.open_into(held[: last - first], plain, start=at, stop=stop)
-                del sealed[: last - first]
-                yield bytes(plain[: stop - at])
-                at = stop
-    finally:
-        wipe(plain)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        raise HTTPException(status_code=416, headers={"Content-Range": f"bytes */{size_bytes}"}) from exc

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from broker.api.failures import describe_failure
 from broker.cancel import Verdict
+from broker.crypto.chunked import ciphertext_bytes
 from broker.jobs import Job, JobState, Output
 from broker.services import Services
 
@@ -23,13 +24,22 @@ _HAS_ERROR = frozenset({JobState.FAILED, JobState.EXPIRED})
 
 
 class OutputView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One output of a job; `url` is relative to this server."""
+    """
+    One output of a job; URLs are relative to this server, `expires_at` is there where it ends before the others.
+
+    A sealed one comes as `sealed_bytes` of ciphertext; media type and `bytes` are those of what is in it.
+    """
 
     url: str
+    expires_at: Moment | UnsetType = UNSET
     media_type: str
     bytes: int
     width: int
     height: int
+    is_sealed: bool
+    sealed_bytes: int | UnsetType = UNSET
+    keys_url: str | UnsetType = UNSET
+    thumbnail_url: str | UnsetType = UNSET
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,7 +118,7 @@ async def show_job(services: Services, job: Job, pace: Pace, *, with_queue: bool
     pace.learn(job)
     ahead = await services.stores.jobs.ahead(job) if with_queue and job.state is JobState.QUEUED else None
     outputs = await services.stores.custody.outputs(job.id) if job.state is JobState.SUCCEEDED else []
-    urls = [_output(job, output) for output in outputs if output.destroyed_at is None]
+    urls = [_output(job, output) for output in outputs if not output.is_gone]
     has_error = job.state in _HAS_ERROR
     return JobView(
         id=job.public_id,
@@ -116,8 +126,8 @@ async def show_job(services: Services, job: Job, pace: Pace, *, with_queue: bool
         status=job.state.value,
         version=job.version,
         created_at=whole_second(job.created_at),
-        finalized_at=_moment(job.finalized_at),
-        expires_at=_moment(job.outputs_until) if urls else UNSET,
+        finalized_at=moment(job.finalized_at),
+        expires_at=moment(job.outputs_until) if urls else UNSET,
         progress=round(job.progress, 3) if job.state in _HAS_PROGRESS else UNSET,
         queue_position=UNSET if ahead is None else ahead + 1,
         eta_s=UNSET if ahead is None else pace.eta_s(job, ahead),
@@ -155,15 +165,27 @@ def retry_after_s(view: JobView) -> int:
     return min(MAX_POLL_S, view.eta_s) if isinstance(view.eta_s, int) else POLL_S
 
 
-def _moment(at: datetime | None) -> datetime | UnsetType:
+def moment(at: datetime | None) -> datetime | UnsetType:
+    """Cut a time to the second, where there is one."""
     return UNSET if at is None else whole_second(at)
 
 
+def output_url(public_id: UUID, n: int) -> str:
+    """Return where an output is fetched."""
+    return f"/v1/jobs/{public_id}/outputs/{n}"
+
+
 def _output(job: Job, output: Output) -> OutputView:
+    url = output_url(job.public_id, output.n)
     return OutputView(
-        url=f"/v1/jobs/{job.public_id}/outputs/{output.n}",
+        url=url,
+        expires_at=moment(output.destroy_at),
         media_type=output.media_type,
         bytes=output.size_bytes,
         width=output.width,
         height=output.height,
+        is_sealed=output.is_sealed,
+        sealed_bytes=ciphertext_bytes(output.size_bytes) if output.is_sealed else UNSET,
+        keys_url=f"{url}/keys" if output.is_sealed else UNSET,
+        thumbnail_url=f"{url}/thumbnail" if output.thumbnail else UNSET,
     )

@@ -17,7 +17,7 @@ SQL = statements("custody")
 
 
 class CustodyStore:
-    """The rows of `custody`, `uploads` and `outputs`."""
+    """The rows of `custody` and `uploads`, and those of `outputs` as far as they say where copies are."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -59,9 +59,9 @@ class CustodyStore:
         rows = await self._database.rows(SQL["ended_holders"], [UUID(ref) for ref in refs], GRACE_S)
         return {row["ref"] for row in rows}
 
-    async def stray_outputs(self) -> list[UUID]:
-        """Return final jobs with output copies that are past their time."""
-        return [row["job_id"] for row in await self._database.rows(SQL["stray_outputs"], BATCH)]
+    async def stray_outputs(self, *, idle_for_s: float) -> list[UUID]:
+        """Return final jobs with output copies that are past their time, or whose user was not seen for so long."""
+        return [row["job_id"] for row in await self._database.rows(SQL["stray_outputs"], BATCH, idle_for_s)]
 
     async def held_by(self, process_id: UUID, *, before_s: float) -> list[tuple[UUID, Held]]:
         """Return each job of which a process holds something, or which it runs, for at least `before_s`."""
@@ -89,10 +89,6 @@ class CustodyStore:
     async def output_lost(self, job_id: UUID, n: int) -> None:
         """Record that an output cannot be opened any more, so that its job is not charged."""
         await self._database.rows(SQL["output_lost"], job_id, n)
-
-    async def outputs_destroyed(self, job_id: UUID) -> None:
-        """Mark a job's outputs as destroyed."""
-        await self._database.rows(SQL["outputs_destroyed"], job_id)
 
 
 def _copy(row: asyncpg.Record) -> Copy:

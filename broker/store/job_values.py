@@ -22,6 +22,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     within_s: float
     price: int = 0
     """In credits."""
+    is_sealed: bool = False
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     last_minute: int
     credits: int
     """What it may still spend."""
+    devices: int = 0
+    """How many devices it has registered, to which outputs can be sealed."""
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from broker.account_errors import CreditsRequired
 from broker.custody import NewCopy
 from broker.errors import HolderStillAlive, IllegalTransition, Unauthenticated
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
+from broker.store import columns
 from broker.store.database import Database
 from broker.store.files import statements
 from broker.store.job_values import Admission, NewJob, Usage, Waiting
@@ -53,7 +54,8 @@ class JobStore:
             new.owner,
             new.within_s,
             new.price,
-            *_columns(copies),
+            *columns.of_copies(copies),
+            new.is_sealed,
         )
 
     async def take_over(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
@@ -69,7 +71,8 @@ class JobStore:
             new.owner,
             new.within_s,
             new.price,
-            *_columns(copies),
+            *columns.of_copies(copies),
+            new.is_sealed,
         )
 
     async def admit(self, job: Job, admission: Admission) -> Job:
@@ -96,13 +99,7 @@ class JobStore:
             admission.start_within_s,
             admission.finish_within_s,
             [JobState.RECEIVING],
-            [u.n for u in admission.uploads],
-            [u.what for u in admission.uploads],
-            [u.blob for u in admission.uploads],
-            [u.key_id for u in admission.uploads],
-            [u.incarnation for u in admission.uploads],
-            [u.media_type for u in admission.uploads],
-            [u.size_bytes for u in admission.uploads],
+            *columns.of_uploads(admission.uploads),
         )
 
     async def claim(self, job_id: UUID, owner: UUID) -> Job | None:
@@ -134,15 +131,8 @@ class JobStore:
             owner,
             SETTLING_LEASE_S,
             [JobState.QUEUED, JobState.RUNNING],
-            [o.n for o in outputs],
-            [o.blob for o in outputs],
-            [o.key_id for o in outputs],
-            [o.keyholder for o in outputs],
-            [o.incarnation for o in outputs],
-            [o.media_type for o in outputs],
-            [o.size_bytes for o in outputs],
-            [o.width for o in outputs],
-            [o.height for o in outputs],
+            *columns.of_outputs(outputs),
+            *columns.of_wrapped_keys(outputs),
         )
 
     async def overdue(self) -> list[Job]:
@@ -158,9 +148,19 @@ class JobStore:
         await self._database.rows(SQL["postpone_settling"], job.id, job.fence, delay_s)
 
     async def finish(
-        self, job: Job, *, note: str, outputs_for_s: float, provider_copies: str = "none", exposure: str = "local"
+        self,
+        job: Job,
+        *,
+        note: str,
+        outputs_for_s: float | None,
+        provider_copies: str = "none",
+        exposure: str = "local",
     ) -> Job:
-        """Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open."""
+        """
+        Write final state and first receipt in one statement; raise HolderStillAlive while a copy is open.
+
+        Outputs whose time is None have no end of their own.
+        """
         try:
             return await self._guarded(
                 "finish", job.id, job.fence, outputs_for_s, job.outcome, 1, note, provider_copies, exposure
@@ -202,7 +202,7 @@ class JobStore:
         """Return the job of this id, if there is one, and what else its user has going on."""
         row = await self._database.row(SQL["look"], user_id, public_id)
         assert row is not None
-        usage = Usage(live=row["live"], last_minute=row["last_minute"], credits=row["credits"])
+        usage = Usage(live=row["live"], last_minute=row["last_minute"], credits=row["credits"], devices=row["devices"])
         return None if row["id"] is None else _job(row), usage
 
     async def ahead(self, job: Job) -> int:
@@ -255,10 +255,6 @@ class JobStore:
         if job is None:
             raise IllegalTransition(f"{name} {job_id} at fence {fence}")
         return job
-
-
-def _columns(copies: Sequence[NewCopy]) -> tuple[list[str], ...]:
-    return [c.holder for c in copies], [c.what for c in copies], [c.ref for c in copies], [c.detail for c in copies]
 
 
 def _job(row: asyncpg.Record) -> Job:

@@ -8,9 +8,11 @@ from broker.store.consents import ConsentStore
 from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
+from broker.store.devices import DeviceStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.notices import NoticeStore
+from broker.store.outputs import OutputStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
 from broker.store.users import UserStore
@@ -23,6 +25,8 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     jobs: JobStore
     custody: CustodyStore
     attempts: AttemptStore
+    outputs: OutputStore
+    devices: DeviceStore
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
@@ -40,6 +44,8 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         jobs=JobStore(database),
         custody=CustodyStore(database),
         attempts=AttemptStore(database),
+        outputs=OutputStore(database),
+        devices=DeviceStore(database),
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),

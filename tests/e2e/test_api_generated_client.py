@@ -25,6 +25,7 @@ post_hooks: []
 content_type_overrides:
   "image/*": application/octet-stream
   application/problem+json: application/json
+  application/vnd.lethe.sealed: application/octet-stream
 """
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.api.outputs import Disclosures
+from broker.api.serving import Disclosures
 from broker.jobs import Outcome
 from tests.api_client import Api, noise
 from tests.stack import keyholder_of

@@ -33,8 +33,8 @@ class Watched(Zygote):
         super().__init__(limits, children=children, program=program)
         self.made: list[int] = []
 
-    async def encode(self, pixels: Pixels, *, kind: ImageKind, quality: int = 92) -> Upload:
-        upload = await super().encode(pixels, kind=kind, quality=quality)
+    async def encode(self, pixels: Pixels, *, kind: ImageKind, quality: int = 92, longest_side: int = 0) -> Upload:
+        upload = await super().encode(pixels, kind=kind, quality=quality, longest_side=longest_side)
         self.made.append(os.dup(upload.fd))
         return upload
 

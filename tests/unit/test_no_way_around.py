@@ -45,7 +45,7 @@ PROFILE = {
     "deadlines": "start_within_s finish_within_s",
     "metadata": "strip jpeg_quality webp_quality",
     "disclosure": "exposure max_provider_retention_s",
-    "retention": "outputs outputs_for_s records_for_s idle_user_for_s",
+    "retention": "outputs outputs_for_s grace_s sealed records_for_s idle_user_for_s",
     "posture": "demands",
     "credits": "prices",
     "consent": "required optional min_age announce_days",

@@ -152,6 +152,9 @@ def test_of_two_demands_the_stricter_holds() -> None:
     assert Destroy(uploads=True).also(Destroy(outputs=True)) == Destroy(uploads=True, outputs=True)
     shorter = Retain(lifetime_s=5, records_for_s=90).at_most(Retain(lifetime_s=9, records_for_s=60))
     assert shorter == Retain(lifetime_s=5, records_for_s=60)
+    kept, fleeting = Retain(lifetime_s=None, records_for_s=9), Retain(lifetime_s=7, records_for_s=9, grace_s=3)
+    assert kept.at_most(fleeting) == fleeting.at_most(kept) == fleeting
+    assert kept.at_most(kept) == kept
 
 
 def test_every_shipped_profile_loads_under_its_own_name() -> None:
@@ -181,12 +184,16 @@ def test_an_unknown_profile_is_refused(name: str) -> None:
         ("jobs_at_once = 8", "jobs_at_ones = 8", 28, "unknown field `jobs_at_ones`"),
         ("start_within_s = 300", 'start_within_s = "soon"', 6, "deadlines.start_within_s: Expected `int`, got `str`"),
         ("start_within_s = 300", "start_within_s = 601", 6, "is longer than finish_within_s"),
-        ("outputs_for_s = 3_600 ", "outputs_for_s = 90_000 ", 11, "retention.outputs_for_s: Expected `int` <= 86400"),
+        ("outputs_for_s = 3_600 ", "outputs_for_s = 86_401 ", 11, "longer than 24 h, which needs sealed = true"),
+        ("outputs_for_s = 3_600 ", "sealed = true\noutputs_for_s = 604_801 ", 13, "an output needs its record"),
+        ('outputs = "for"', 'grace_s = 0\noutputs = "until_delivered"', 10, "retention.grace_s: Expected `int` >= 1"),
         ("records_for_s = 604_800 ", "records_for_s = 3_599 ", 12, "an output needs its record"),
         ("idle_user_for_s = 2_592_000", "idle_user_for_s = 86_400", 13, "a record needs its user"),
         ('exposure = "local"', 'exposure = "cosy"', 16, "Invalid enum value 'cosy'"),
         ('strip = "everything"', 'strip = "gps"', 20, "Invalid enum value 'gps'"),
-        ('outputs = "for"', 'outputs = "until_deleted"', 10, "Invalid enum value 'until_deleted'"),
+        ('outputs = "for"', 'outputs = "until_deleted"', 10, "until_deleted needs sealed = true"),
+        ('outputs = "for"', 'outputs = "forever"', 10, "Invalid enum value 'forever'"),
+        ('outputs = "for"', 'sealed = "yes"\noutputs = "for"', 10, "retention.sealed: Expected `bool`, got `str`"),
         ("[disclosure]", "[discloser]", 15, "unknown field `discloser`"),
         ('name = "minimal"', "name = minimal", 3, "Invalid value"),
     ],
@@ -201,16 +208,36 @@ def test_a_wrong_profile_is_refused_with_its_line(was: str, now: str, line: int,
 
 
 def test_no_setting_weakens_the_guarantee() -> None:
-    """What a profile may say is this and no more: nothing of uploads, one word for metadata, a day for outputs.
+    """What a profile may say is this and no more: nothing of uploads, one word for metadata, a day for open outputs.
 
     What it demands of a posture shuts the door or leaves it open; nothing is done otherwise for it.
     """
     tables = {field.name for field in msgspec.structs.fields(Profile)}
     assert tables == {"name", "limits", "deadlines", "metadata", "disclosure", "retention", "posture", *WORDS}
     assert not msgspec.structs.fields(Ephemeral)
-    assert (list(Strip), list(Outputs)) == ([Strip.EVERYTHING], [Outputs.FOR])
-    retention = msgspec.json.schema(Retention)["$defs"]["Retention"]["properties"]
-    assert retention["outputs_for_s"]["maximum"] == DAY_S == 86_400
+    assert list(Strip) == [Strip.EVERYTHING]
+    assert DAY_S == 86_400
+
+
+@pytest.mark.parametrize("outputs", list(Outputs))
+@pytest.mark.parametrize("is_sealed", [True, False, None])
+def test_what_we_can_open_lives_a_day_at_most(outputs: Outputs, *, is_sealed: bool | None) -> None:
+    """Also where the profile was another one when the job was taken in: only what is sealed may stay longer."""
+    policy = Retention(outputs=outputs, outputs_for_s=100 * DAY_S, sealed=True)
+    retained = policy.retain(Facts(operation="upscale", is_sealed=is_sealed))
+    assert retained is not None
+    expected_s = None if outputs is Outputs.UNTIL_DELETED else 100 * DAY_S
+    assert retained.lifetime_s == (DAY_S if is_sealed is False else expected_s)
+    assert retained.grace_s == (300 if outputs is Outputs.UNTIL_DELIVERED else None)
+
+
+@pytest.mark.parametrize(
+    ("is_sealed", "device_keys", "code"),
+    [(True, 0, "device_key_required"), (True, 1, None), (True, None, None), (False, 0, None)],
+)
+def test_a_job_that_cannot_be_sealed_does_not_enter(*, is_sealed: bool, device_keys: int | None, code: str) -> None:
+    """Never silently unsealed: no device, no job."""
+    assert code_of(Retention(sealed=is_sealed).admit(Facts(operation="upscale", device_keys=device_keys))) == code
 
 
 def test_a_profile_without_a_table_is_refused() -> None:

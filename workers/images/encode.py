@@ -42,6 +42,8 @@ def encode(rows: mmap.mmap, sheet: mmap.mmap, order: EncodeOrder) -> int:
         mode = _MODES[order.channels]
         pixels = cast("bytearray", rows)  # Pillow takes any buffer; its types name three
         picture = Image.frombuffer(mode, (order.width, order.height), pixels, "raw", mode, 0, 1)
+        if order.longest_side:
+            picture.thumbnail((order.longest_side, order.longest_side), Image.Resampling.BOX)
         _save(picture, cast("IO[bytes]", out), order)
         check(sheet[: out.size_bytes], order.kind)
     except UncleanOutput:

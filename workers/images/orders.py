@@ -31,6 +31,7 @@ class EncodeOrder(msgspec.Struct, frozen=True, kw_only=True, tag="encode"):
     channels: int
     kind: ImageKind
     quality: int  # of JPEG and WebP; PNG loses nothing
+    longest_side: int = 0  # what is larger is made smaller; 0: as large as it is
     capacity_bytes: int
     limits: ImageLimits
 

@@ -78,8 +78,12 @@ class Zygote:
             os.ftruncate(made_fd, pixels.size_bytes)
         return pixels
 
-    async def encode(self, pixels: Pixels, *, kind: ImageKind, quality: int = 92) -> Upload:
-        """Turn rows into a file without metadata; raise EncodingFailed. The caller closes the descriptor of both."""
+    async def encode(self, pixels: Pixels, *, kind: ImageKind, quality: int = 92, longest_side: int = 0) -> Upload:
+        """
+        Turn rows into a file without metadata, smaller where `longest_side` says so; raise EncodingFailed.
+
+        The caller closes the descriptor of both.
+        """
         capacity_bytes = pixels.size_bytes * 2 + _SPARE_BYTES
 
         def order(number: int) -> Order:
@@ -90,6 +94,7 @@ class Zygote:
                 channels=pixels.channels,
                 kind=kind,
                 quality=quality,
+                longest_side=longest_side,
                 capacity_bytes=capacity_bytes,
                 limits=msgspec.structs.replace(self._limits, max_pixels=pixels.width * pixels.height),
             )

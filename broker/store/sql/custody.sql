@@ -12,7 +12,9 @@ RETURNING id
 -- Every copy of a job, oldest first.
 SELECT id, job_id, domain, holder, what, ref, detail, provider, fence, opened_at, closed_at, evidence, until,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
-               AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
+               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id AND outputs.is_sealed
+               AND custody.ref IN (outputs.blob, outputs.thumbnail)) AS is_sealed
 FROM custody WHERE job_id = $1 ORDER BY id
 
 -- name: close_and_list
@@ -27,7 +29,7 @@ SELECT custody.id, job_id, domain, holder, what, ref, detail, provider, fence, o
        coalesce(closed.closed_at, custody.closed_at) AS closed_at,
        coalesce(closed.evidence, custody.evidence) AS evidence,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
-               AND custody.ref IN (outputs.blob, encode(outputs.key_id, 'hex'))) AS is_served
+               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served
 FROM custody LEFT JOIN closed ON closed.id = custody.id
 WHERE job_id = $1
 ORDER BY custody.id
@@ -64,11 +66,15 @@ WHERE owner = $1 AND state = 'running' AND started_at < now() - $2 * interval '1
 
 -- name: stray_outputs
 -- Final jobs with output copies that are past their time; in no order, so that a few that cannot be destroyed block none.
+-- Where outputs have no end of their own, they end with their user, who was not seen for long.
 SELECT job_id
 FROM (SELECT DISTINCT custody.job_id
-      FROM custody JOIN jobs ON jobs.id = custody.job_id
+      FROM custody JOIN jobs ON jobs.id = custody.job_id JOIN users ON users.id = jobs.user_id
       WHERE custody.closed_at IS NULL AND custody.what = 'output' AND custody.domain = 'ours'
-        AND jobs.finalized_at IS NOT NULL AND jobs.outputs_until < now()) AS stray
+        AND jobs.finalized_at IS NOT NULL
+        AND (jobs.outputs_until < now()
+             OR (jobs.outputs_until IS NULL
+                 AND users.last_seen_on < (now() AT TIME ZONE 'utc' - $2 * interval '1 second')::date))) AS stray
 ORDER BY random()
 LIMIT $1
 
@@ -84,16 +90,10 @@ ORDER BY n
 
 -- name: outputs
 -- The outputs of a job.
-SELECT n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height, destroyed_at
+SELECT n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height, destroyed_at, destroy_at,
+       is_sealed, thumbnail, thumbnail_bytes,
+       destroyed_at IS NOT NULL OR coalesce(destroy_at <= now(), false) AS is_gone
 FROM outputs WHERE job_id = $1 ORDER BY n
-
--- name: outputs_destroyed
--- Mark a job's outputs as destroyed, and tell whoever watches the job.
-WITH gone AS (
-    UPDATE outputs SET destroyed_at = now() WHERE job_id = $1 AND destroyed_at IS NULL RETURNING n
-)
-UPDATE jobs SET version = version + 1, outputs_until = least(outputs_until, now())
-WHERE id = $1 AND EXISTS (SELECT FROM gone)
 
 -- name: unreadable
 -- Blobs whose store was silent when they were to be deleted, and that may still lie there.

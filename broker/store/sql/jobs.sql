@@ -2,9 +2,9 @@
 -- Commit the row and its custody rows before the first byte is kept; no row when the id is taken.
 WITH job AS (
     INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, owner, price, state,
-                      start_by, finish_by)
+                      start_by, finish_by, is_sealed)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $10, 'receiving',
-            now() + $9 * interval '1 second', now() + $9 * interval '1 second')
+            now() + $9 * interval '1 second', now() + $9 * interval '1 second', $15)
     ON CONFLICT (user_id, public_id) DO NOTHING
     RETURNING *
 ), copies AS (
@@ -18,7 +18,7 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 -- A later upload by the same user under an id that is still receiving; the older stream is cut by the fence.
 WITH job AS (
     UPDATE jobs SET fence = fence + 1, version = version + 1, operation = $3, parameters = $4, profile = $5, pool = $6,
-                    owner = $7, price = $9, created_at = now(), settling_until = NULL,
+                    owner = $7, price = $9, created_at = now(), settling_until = NULL, is_sealed = $14,
                     start_by = now() + $8 * interval '1 second', finish_by = now() + $8 * interval '1 second'
     WHERE user_id = $1 AND public_id = $2 AND state = 'receiving'
     RETURNING *
@@ -132,12 +132,21 @@ WITH job AS (
     WHERE id = $1 AND fence = $2 AND state = ANY($7)
     RETURNING *
 ), made AS (
-    INSERT INTO outputs (job_id, n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
+    INSERT INTO outputs (job_id, n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height,
+                         is_sealed, thumbnail, thumbnail_bytes)
     SELECT job.id, new.n, new.blob, new.key_id, new.keyholder, new.incarnation, new.media_type, new.size_bytes,
-           new.width, new.height
+           new.width, new.height, new.is_sealed, new.thumbnail, new.thumbnail_bytes
     FROM job, unnest($8::int[], $9::text[], $10::bytea[], $11::text[], $12::bytea[], $13::text[], $14::bigint[],
-                     $15::int[], $16::int[])
-              AS new (n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
+                     $15::int[], $16::int[], $17::boolean[], $18::text[], $19::bigint[])
+              AS new (n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height,
+                      is_sealed, thumbnail, thumbnail_bytes)
+), sealed_to AS (
+    SELECT id FROM devices WHERE id = ANY($21) FOR KEY SHARE  -- one that was deleted meanwhile opens nothing
+), wrapped AS (
+    INSERT INTO output_keys (job_id, n, device_id, wrapped)
+    SELECT job.id, new.n, sealed_to.id, new.wrapped
+    FROM job, unnest($20::int[], $21::uuid[], $22::bytea[]) AS new (n, device_id, wrapped)
+              JOIN sealed_to ON sealed_to.id = new.device_id
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
@@ -176,7 +185,7 @@ WITH job AS (
     UPDATE jobs SET state = outcome, finalized_at = now(), charged = (outcome = 'succeeded'), owner = NULL,
                     settling_until = NULL, version = version + 1, provider_copies = $7, exposure = $8,
                     progress = CASE WHEN outcome = 'succeeded' THEN 1 ELSE progress END,
-                    outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3 * interval '1 second' ELSE now() END
+                    outputs_until = CASE WHEN outcome = 'succeeded' THEN now() + $3::float8 * interval '1 second' ELSE now() END
     WHERE id = $1 AND fence = $2 AND state = 'settling' AND outcome = $4
     RETURNING *
 ), receipt AS (
@@ -249,7 +258,8 @@ WITH usage AS (
     WHERE user_id = $1 AND public_id <> $2 AND (finalized_at IS NULL OR created_at > now() - interval '1 minute')
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s, usage.live, usage.last_minute,
-       coalesce((SELECT credits - held FROM accounts WHERE user_id = $1), 0) AS credits
+       coalesce((SELECT credits - held FROM accounts WHERE user_id = $1), 0) AS credits,
+       (SELECT count(*) FROM devices WHERE devices.user_id = $1) AS devices
 FROM usage LEFT JOIN jobs AS job ON job.user_id = $1 AND job.public_id = $2
 
 -- name: ahead

@@ -1,0 +1,247 @@
+"""Sends outputs: opened piece by piece while their owner is being answered, and only then; sealed ones as they lie."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+
+import msgspec
+import structlog
+from litestar.types import Receive, Scope, Send
+
+from broker.api.ranges import Span
+from broker.crypto.chunked import HEADER_BYTES, KEY_BYTES, RangeDecryptor, ciphertext_bytes, ciphertext_range
+from broker.errors import JobSettling, OutputGone, OutputLost, OutputNotFound, Unavailable
+from broker.jobs import Job, Output
+from broker.secret_memory import wipe
+from broker.services import Services
+from broker.store.keys import OpenAnswer
+from policies.base import Facts
+
+log = structlog.get_logger()
+
+PIECE_BYTES = 256 * 1024
+
+STALLED_S = 30.0
+
+Headers = dict[str, str]
+
+
+class Disclosures:
+    """The answers in flight that hold plaintext; when the lease is unsafe they are cut."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    @asynccontextmanager
+    async def one_more(self) -> AsyncGenerator[None]:
+        """Count the running task while it holds plaintext."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    def cut(self) -> None:
+        """End every answer."""
+        for task in self._tasks:
+            task.cancel()
+
+
+class OutputResponse:
+    """Sends one span of one output; the key is opened and wiped within the call."""
+
+    is_delivery = True
+    """Whether its user has the output once it was sent to its end."""
+
+    def __init__(
+        self,
+        services: Services,
+        disclosures: Disclosures,
+        *,
+        job: Job,
+        output: Output,
+        span: Span,
+        headers: Headers,
+        is_head: bool,
+    ) -> None:
+        self._services = services
+        self._disclosures = disclosures
+        self._job = job
+        self._output = output
+        self._span = span
+        self._headers = headers
+        self._is_head = is_head
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; whatever fails before the first piece is a problem, afterwards the connection breaks."""
+        del scope
+        if self._is_head:
+            await self._start(send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            with self._services.lease.hold():
+                async with self._disclosures.one_more(), self._opened() as pieces:
+                    await self._send(pieces, send, gone)
+        finally:
+            gone.cancel()
+
+    async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send, gone: asyncio.Task[None]) -> None:
+        left = self._span.length
+        is_started = False
+        async for piece in pieces:
+            if not is_started:
+                await self._start(send)
+                is_started = True
+            if gone.done():
+                return
+            left -= len(piece)
+            async with asyncio.timeout(STALLED_S):
+                await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
+        if left == 0 and self._span.stop == self._span.size_bytes and self.is_delivery:
+            await self._delivered()
+
+    async def _delivered(self) -> None:
+        """Begin the grace time of an output that was sent to its end; whether it arrived only the phone knows."""
+        grace_s = self._services.policies.retain(Facts(operation=self._job.operation)).grace_s
+        if grace_s is None:
+            return
+        try:
+            await self._services.stores.outputs.delivered(self._job.id, self._output.n, grace_s=grace_s)
+        except Unavailable:
+            log.warning("delivery_unnoted", job_id=str(self._job.id))  # its time ends it, or the next download
+
+    async def _start(self, send: Send) -> None:
+        is_part = self._span.length < self._span.size_bytes
+        headers = {**self._headers, "Content-Length": str(self._span.length)}
+        if is_part:
+            headers["Content-Range"] = self._span.content_range
+        encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 206 if is_part else 200, "headers": encoded})
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
+        decryptor = await open_output(self._services, self._job, self._output)
+        try:
+            async with aclosing(_pieces(self._services, self._output, decryptor, self._span)) as pieces:
+                yield pieces
+        finally:
+            decryptor.wipe()
+
+
+class Blob(msgspec.Struct, frozen=True, kw_only=True):
+    """Ciphertext of a sealed output: all of it, or its thumbnail."""
+
+    name: str
+    plaintext_bytes: int
+    is_whole: bool
+
+
+class SealedResponse(OutputResponse):
+    """Sends one span of ciphertext, as it lies in the blob store: we could not open it."""
+
+    def __init__(
+        self,
+        services: Services,
+        disclosures: Disclosures,
+        *,
+        job: Job,
+        output: Output,
+        span: Span,
+        headers: Headers,
+        is_head: bool,
+        blob: Blob,
+    ) -> None:
+        super().__init__(services, disclosures, job=job, output=output, span=span, headers=headers, is_head=is_head)
+        self._blob = blob
+        self.is_delivery = blob.is_whole
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
+        async with aclosing(self._ciphertext()) as pieces:
+            yield pieces
+
+    async def _ciphertext(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in self._services.stores.blobs.read(
+                self._blob.name, start=self._span.start, stop=self._span.stop
+            ):
+                yield piece
+        except FileNotFoundError as exc:
+            raise OutputGone from exc
+
+
+async def open_output(services: Services, job: Job, output: Output) -> RangeDecryptor:
+    """Open an output for reading; raise OutputLost when its key is no more, and OutputGone when it was destroyed."""
+    keyholder = services.stores.keys.at(output.keyholder)
+    key = bytearray(KEY_BYTES)
+    try:
+        is_same = await keyholder.hello() == output.incarnation
+        if not is_same or await keyholder.open_into(output.key_id, key, fence=job.fence) is not OpenAnswer.OK:
+            await servable(services, job, output.n)  # a DELETE may have been faster
+            await services.stores.custody.output_lost(job.id, output.n)
+            raise OutputLost
+        return RangeDecryptor(
+            key,
+            context=output.blob.encode(),
+            header=await _header(services, output),
+            ciphertext_length=ciphertext_bytes(output.size_bytes),
+        )
+    finally:
+        wipe(key)
+
+
+async def servable(services: Services, job: Job, n: int) -> Output:
+    """Return an output that is served; raise JobSettling, OutputNotFound or OutputGone."""
+    if not job.is_final:
+        raise JobSettling("the job is not final yet; its outputs are served once its upload is gone", retry_after_s=1)
+    outputs = await services.stores.custody.outputs(job.id)
+    output = next((output for output in outputs if output.n == n), None)
+    if output is None:
+        raise OutputNotFound
+    if output.is_gone:
+        raise OutputGone
+    return output
+
+
+async def _header(services: Services, output: Output) -> bytes:
+    header = bytearray()
+    try:
+        async for chunk in services.stores.blobs.read(output.blob, start=0, stop=HEADER_BYTES):
+            header += chunk
+    except FileNotFoundError as exc:
+        raise OutputGone from exc
+    return bytes(header)
+
+
+async def _pieces(
+    services: Services, output: Output, decryptor: RangeDecryptor, span: Span
+) -> AsyncGenerator[bytes, None]:
+    length = ciphertext_bytes(output.size_bytes)
+    begin, end = ciphertext_range(span.start, span.stop, length)
+    plain = memoryview(bytearray(PIECE_BYTES))
+    sealed = bytearray()
+    at = span.start
+    try:
+        async for chunk in services.stores.blobs.read(output.blob, start=begin, stop=end):
+            sealed += chunk
+            while at < span.stop:
+                stop = min(span.stop, (at // PIECE_BYTES + 1) * PIECE_BYTES)
+                first, last = ciphertext_range(at, stop, length)
+                if len(sealed) < last - first:
+                    break
+                with memoryview(sealed) as held:
+                    decryptor.open_into(held[: last - first], plain, start=at, stop=stop)
+                del sealed[: last - first]
+                yield bytes(plain[: stop - at])
+                at = stop
+    finally:
+        wipe(plain)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

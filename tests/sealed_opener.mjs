@@ -1,0 +1,24 @@
+// Does one thing with docs/sealed/opener.mjs: what it is told on stdin as JSON, answered as JSON; bytes in base64.
+import { openKey, openSealed, readDevice, wrapKey } from "../docs/sealed/opener.mjs";
+
+const chunks = [];
+for await (const chunk of process.stdin) chunks.push(chunk);
+const asked = JSON.parse(Buffer.concat(chunks).toString());
+const bytes = (name) => new Uint8Array(Buffer.from(asked[name], "base64"));
+const text = (data) => Buffer.from(data).toString("base64");
+
+async function open() {
+  const device = await readDevice(asked.kem, bytes("privateKey"), bytes("publicKey"));
+  const key = await openKey(device, bytes("wrapped"), bytes("info"));
+  return { key: text(key), plaintext: text(await openSealed(key, bytes("ciphertext"), bytes("context"))) };
+}
+
+async function wrap() {
+  return { wrapped: text(await wrapKey(asked.kem, bytes("publicKey"), bytes("key"), bytes("info"))) };
+}
+
+try {
+  process.stdout.write(JSON.stringify(await { open, wrap }[asked.does]()));
+} catch (error) {
+  process.stdout.write(JSON.stringify({ refused: error.name }));
+}
