@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Set
 
 import click
 
-import broker.api.outputs
+import broker.api.serving
 import workers.images.line
 from bench.bare.ciphers import (
     PlainDecryptor,
@@ -49,7 +49,7 @@ def without_encryption() -> None:
     put_in_place_of(chunked.RangeDecryptor, PlainRangeDecryptor)
     put_in_place_of(chunked.ciphertext_bytes, plain_bytes)
     put_in_place_of(chunked.ciphertext_range, plain_range)
-    put_at(broker.api.outputs.__name__, "_header", no_header)
+    put_at(broker.api.serving.__name__, "_header", no_header)
 
 
 def without_keyholder() -> None:
