@@ -14,6 +14,7 @@ from broker.settings import Settings
 from tests.checks import blob_faults, forget_planted, leaks, redis_faults
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
 
+pytest_plugins = ["tests.filewatch.plugin"]
 limits.register_profile("long", max_examples=20_000)  # the machine of use cases, which is slow, takes half
 
 

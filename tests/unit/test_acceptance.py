@@ -18,7 +18,7 @@ REASON = re.compile(r"^- `(?P<reason>[^`]+)`$", re.MULTILINE)
 PARTS = {
     *(str(n) for n in range(1, 14)),
     *(f"P{n}" for n in range(1, 12)),
-    *(f"G{n}" for n in (1, *range(3, 11))),
+    *(f"G{n}" for n in range(1, 11)),
     *("B", "M", "D", "PB", "PM", "PD"),
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}
