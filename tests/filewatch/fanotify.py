@@ -31,10 +31,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """A file that was closed after writing, or a program that is about to run in a process."""
 
     pid: int
-    path: str
     is_program: bool
     fd: int
     """The file, to be read while the event is looked at: it may have no name any more."""
+
+    @property
+    def path(self) -> str:
+        """Its name; ` (deleted)` stands behind it where it has none any more."""
+        return str(Path(f"/proc/self/fd/{self.fd}").readlink())
 
 
 class Fanotify:
@@ -75,8 +79,7 @@ def _read(mask: int, fd: int, pid: int) -> Iterator[Event]:
         return
     try:
         if stat.S_ISREG(os.fstat(fd).st_mode):
-            path = str(Path(f"/proc/self/fd/{fd}").readlink())
-            yield Event(pid=pid, path=path, is_program=bool(mask & _OPEN_EXEC), fd=fd)
+            yield Event(pid=pid, is_program=bool(mask & _OPEN_EXEC), fd=fd)
     finally:
         os.close(fd)
 

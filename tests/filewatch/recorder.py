@@ -80,16 +80,17 @@ class Strong:
         writer = self._writers.of(event.pid)
         if writer.runs == self._run:
             self.seen.writes[writer.role] = self.seen.writes.get(writer.role, 0) + 1
-            if EVERYTHING in os.environ:
-                self._all[writer.role, event.path] += 1
             self._judge(writer, event)
         elif writer.role is Role.UNKNOWN and self._rules.is_temporary(event.path):
             self._judge(writer, event)
 
     def _judge(self, writer: Writer, event: Event) -> None:
+        path = event.path
+        if EVERYTHING in os.environ:
+            self._all[writer.role, path] += 1
         head = b"" if writer.role in _SERVERS else os.pread(event.fd, _HEAD_BYTES, 0)
-        if not self._rules.is_allowed(writer.role, event.path, head):
-            self.seen.violations.append(f"{writer.role} wrote {event.path} ({writer.command})")
+        if not self._rules.is_allowed(writer.role, path, head):
+            self.seen.violations.append(f"{writer.role} wrote {path} ({writer.command})")
 
 
 class Weak:

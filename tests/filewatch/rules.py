@@ -17,7 +17,8 @@ REPOSITORY: Final = Path(__file__).parents[2]
 DELETED: Final = " (deleted)"
 _SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run/shm")
 
-_STACKS: Final = ("lethe-test-*", "demo-*", "forensics-*")  # tests/integration/test_embedded.py, broker/scratch.py
+_STACKS: Final = ("lethe-test-*", "lethe-crash-*", "lethe-soak-*", "demo-*", "forensics-*")
+"""What tests and commands call the directories of whole stacks that they make beside the temporary files."""
 _CANARY: Final = re.compile(rb"canary[0-9a-f]{24}")  # tests/checks.py
 
 _STRICT: Final = frozenset(
@@ -55,7 +56,7 @@ class Rules:
         stacks = [f"{folder}/{name}" for folder in self.temporary for name in _STACKS]
         self._places = {
             "{tests}": tests,
-            "{stack}": [*tests, *stacks, f"{REPOSITORY}/.lethe/*"],
+            "{stack}": [*tests, *stacks, f"{(REPOSITORY / '.lethe').resolve()}/*"],
             "{temporary}": self.temporary,
             "{repository}": [str(REPOSITORY)],
         }
