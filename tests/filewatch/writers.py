@@ -50,6 +50,7 @@ MODULES: Final = {
     "broker.forensics.processes": Role.OTHER,  # leaks on purpose, and is found
     "pytest": Role.PYTEST,
 }
+_HOOKED: Final = {"broker": "broker", "keyholder": "broker.keyholder"}  # tests/crash/process.py; else a pool
 PROGRAMS: Final = {
     "postgres": Role.POSTGRES,
     "initdb": Role.POSTGRES,
@@ -67,8 +68,8 @@ def role_of(command: Sequence[str]) -> Role:
         return Role.UNKNOWN
     modules = [after for word, after in pairwise(command) if word == "-m"]
     if modules:
-        known = MODULES.get(modules[0])
-        return known or (Role.COMMAND if modules[0].startswith("broker.") else Role.OTHER)
+        name = _HOOKED.get(command[-1], "workers") if modules[0] == "tests.crash.process" else modules[0]
+        return MODULES.get(name) or (Role.COMMAND if name.startswith("broker.") else Role.OTHER)
     if _XDIST in command:
         return Role.PYTEST
     names = [Path(word.split()[0]).name.rstrip(":") for word in command[:2] if word.split()]

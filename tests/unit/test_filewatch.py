@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks import CANARY
 from tests.filewatch.fanotify import Fanotify
 from tests.filewatch.recorder import Weak
-from tests.filewatch.rules import Rules, allowed
+from tests.filewatch.rules import Rules, allowed, is_upload
 from tests.filewatch.writers import Look, Role, Writers, role_of
+from tests.stack import upload_bytes
 
 TESTS = "/basetemp"
+CANARY = (
+    b"canary" + 12 * b"0a"
+)  # as tests/checks.py draws one for each process: a test's name has to be the same in all
 JPEG = b"\xff\xd8\xff\xe0"
 needs_fanotify = pytest.mark.skipif(os.geteuid() != 0, reason="only root may watch whole file systems")
 
@@ -22,6 +25,8 @@ needs_fanotify = pytest.mark.skipif(os.geteuid() != 0, reason="only root may wat
     [
         ("python -m broker", Role.BROKER),
         ("python -m workers gpu", Role.WORKER),
+        ("python -m tests.crash.process relay", Role.WORKER),
+        ("python -m tests.crash.process keyholder", Role.KEYHOLDER),
         ("python -m workers.images.nursery 3 77", Role.NURSERY),
         ("python -m broker.keyholder --socket k.sock", Role.KEYHOLDER),
         ("python -m broker.guard python -m broker", Role.GUARD),
@@ -49,7 +54,7 @@ def test_a_command_tells_what_a_process_is(command: str, role: Role) -> None:
         (Role.BROKER, f"{TESTS}/t0/blobs/00ff", b"ciphertext", True),
         (Role.BROKER, f"{TESTS}/t0/blobs/00ff (deleted)", b"ciphertext", True),
         (Role.BROKER, f"{TESTS}/t0/blobs/00ff", JPEG, False),
-        (Role.WORKER, f"{TESTS}/t0/blobs/00ff", CANARY.encode(), False),
+        (Role.WORKER, f"{TESTS}/t0/blobs/00ff", CANARY, False),
         (Role.BROKER, f"{TESTS}/t0/receipt.key.0a1b2c3d (deleted)", b"", True),
         (Role.BROKER, f"{TESTS}/t0/spool", b"", False),
         (Role.BROKER, "/tmp/#1234 (deleted)", b"", False),
@@ -69,7 +74,7 @@ def test_a_command_tells_what_a_process_is(command: str, role: Role) -> None:
         (Role.PYTEST, f"{TESTS}/t0/blobs/00ff", JPEG, False),
         (Role.PYTEST, "/tmp/#1234 (deleted)", b"captured", True),
         (Role.PYTEST, "/tmp/#1234 (deleted)", JPEG, False),
-        (Role.PYTEST, "/tmp/#1234 (deleted)", b"--b\r\n\r\n" + CANARY.encode(), False),
+        (Role.PYTEST, "/tmp/#1234 (deleted)", b"--b\r\n\r\n" + CANARY, False),
         (Role.PYTEST, "/tmp/spool-of-uploads", b"", False),
         (Role.PYTEST, "/checkout/.hypothesis/x", b"", True),
         (Role.OTHER, "/tmp/anything", JPEG, True),
@@ -81,6 +86,11 @@ def test_a_command_tells_what_a_process_is(command: str, role: Role) -> None:
 def test_a_path_and_a_role_are_judged(role: Role, path: str, head: bytes, *, expected: bool) -> None:
     """Lethe's processes and its servers write what is listed; a process of tests leaves nothing in /tmp by accident."""
     assert Rules(TESTS).is_allowed(role, path, head) is expected
+
+
+def test_the_canary_of_every_test_is_known() -> None:
+    """What tests/checks.py draws looks like what is searched for."""
+    assert is_upload(upload_bytes()[len(JPEG) :])
 
 
 def test_everything_that_is_allowed_has_a_reason() -> None:
