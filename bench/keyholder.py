@@ -85,7 +85,7 @@ async def measure_all(socket_path: str, operations: int) -> dict[str, object]:
 @click.option("--operations", default=20_000, show_default=True, help="Of each verb; half one by one, half at once.")
 def main(operations: int) -> None:
     harden()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         socket_path = str(Path(folder) / "k.sock")
         command = [sys.executable, "-m", "broker.keyholder", "--socket", socket_path]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as keyholder:

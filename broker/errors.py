@@ -18,7 +18,8 @@ Every error the broker may show a client.
   x StillHeld
     + KeyStillHeld, BlobStillHeld, HolderStillAlive
 
-Of consent and devices: broker/consent_errors.py and broker/device_errors.py. Messages hold ids and codes, never user content.
+Of consent and devices: broker/consent_errors.py and broker/device_errors.py. Messages hold ids and codes, never user
+content.
 """
 
 from http import HTTPStatus

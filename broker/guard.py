@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Self
 
-from broker.prctl import FORGETFUL_HEAP, adopt_orphans, die_with_parent, soften_death_with_parent
+from broker.prctl import FORGETFUL_HEAP, adopt_orphans, die_with_parent, refuse_dumps, soften_death_with_parent
 
 GUARD_FD_VARIABLE: Final = "LETHE_GUARD_FD"
 EXIT_LEASE_ENDED: Final = 75
@@ -98,6 +98,7 @@ def hardened(environment: Mapping[str, str]) -> dict[str, str]:
 
 def run_guarded(argv: Sequence[str]) -> int:
     """Run argv in a process group of its own until it ends or its deadline passes; return the exit code."""
+    refuse_dumps()  # its environment may hold providers' secrets
     adopt_orphans()
     soften_death_with_parent(_AT_ONCE)
     read_fd, write_fd = os.pipe()

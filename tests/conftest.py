@@ -14,12 +14,12 @@ from broker.settings import Settings
 from tests.checks import blob_faults, forget_planted, leaks, redis_faults
 from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
 
+pytest_plugins = ["tests.filewatch.plugin"]
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 limits.register_profile("suite", deadline=None)
 limits.load_profile("suite")
-limits.register_profile(
-    "long", deadline=None, max_examples=20_000
-)  # the machine of use cases, which is slow, takes half
+# The machine of use cases, which is slow, takes half.
+limits.register_profile("long", deadline=None, max_examples=20_000)
 
 
 @pytest.fixture(autouse=True)

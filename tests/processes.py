@@ -11,6 +11,7 @@ from pathlib import Path
 from broker.prctl import die_with_parent
 from broker.settings import Settings
 from tests.checks import leaks
+from tests.filewatch.writers import TEMPORARY
 from tests.stack import environment_of
 
 
@@ -20,7 +21,8 @@ class LetheProcess:
     def __init__(self, arguments: list[str], settings: Settings, log: Path, extra: Mapping[str, str]) -> None:
         self.log_path = log
         self._command = [sys.executable, "-m", "broker.guard", sys.executable, "-m", *arguments]
-        self._environment = {**os.environ, **environment_of(settings), **extra}
+        watched = {"TMPDIR": os.environ[TEMPORARY]} if TEMPORARY in os.environ else {}
+        self._environment = {**os.environ, **watched, **environment_of(settings), **extra}
         self.start()
 
     def start(self) -> None:

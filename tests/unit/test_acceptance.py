@@ -18,7 +18,7 @@ REASON = re.compile(r"^- `(?P<reason>[^`]+)`$", re.MULTILINE)
 PARTS = {
     *(str(n) for n in range(1, 14)),
     *(f"P{n}" for n in range(1, 12)),
-    *(f"G{n}" for n in (1, *range(3, 12))),
+    *(f"G{n}" for n in range(1, 12)),
     *(f"R{n}" for n in (1, 2, 4, 5, 8)),
     *("B", "M", "D", "PB", "PM", "PD"),
 }
