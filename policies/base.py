@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from providers.base import Exposure
+from providers.base import Deletes, Exposure
 
 
 class RefusalCode(StrEnum):
@@ -57,10 +57,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """Who may keep or see the picture at a provider, and for how long a copy stays there."""
+    """Who may keep or see the picture at a provider, for how long a copy stays there, and where that is."""
 
     exposure: Exposure
     retention_s: int
+    deletes: Deletes = Deletes.NONE
+    region: str | None = None
+    """Empty where nobody has said; None for our own workers, who stand where we do."""
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,10 @@ def read_profile(file: TomlFile) -> Profile:
     if profile.deadlines.start_within_s > profile.deadlines.finish_within_s:
         raise file.invalid(("deadlines", "start_within_s"), "is longer than finish_within_s")
     _check_retention(profile.retention, file)
+    if profile.disclosure.regions and profile.publisher.region not in profile.disclosure.regions:
+        raise file.invalid(
+            ("disclosure", "regions"), "does not hold the region of [publisher], where our own stores stand"
+        )
     setting, reason = profile.consent.fault
     if reason:
         raise file.invalid(("consent", setting), reason)

@@ -44,7 +44,7 @@ PROFILE = {
     "users_per_prefix_per_10_min",
     "deadlines": "start_within_s finish_within_s",
     "metadata": "strip jpeg_quality webp_quality",
-    "disclosure": "exposure max_provider_retention_s",
+    "disclosure": "exposure max_provider_retention_s regions",
     "retention": "outputs outputs_for_s grace_s sealed records_for_s idle_user_for_s",
     "posture": "demands",
     "credits": "prices",
