@@ -33,6 +33,15 @@ from broker.api.posting import post_job
 from broker.api.privacy import get_posture, list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
+from broker.api.rights import (
+    delete_me,
+    get_export,
+    get_me,
+    get_request,
+    list_requests,
+    post_objection,
+    put_restriction,
+)
 from broker.api.users import create_user
 from broker.api.views import Pace
 from broker.guard import Guard
@@ -65,6 +74,13 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_notice,
     get_consents,
     put_consents,
+    get_me,
+    delete_me,
+    get_export,
+    put_restriction,
+    post_objection,
+    list_requests,
+    get_request,
     take_hint,
     get_live,
     get_ready,

@@ -11,6 +11,7 @@ from broker.errors import (
     UnsupportedImage,
     UploadTooLarge,
 )
+from broker.rights_errors import Erasing, Restricted
 from policies.base import RefusalCode, Refuse
 
 ERRORS: dict[RefusalCode, type[BrokerError]] = {
@@ -20,6 +21,8 @@ ERRORS: dict[RefusalCode, type[BrokerError]] = {
     RefusalCode.DEADLINE_TOO_SHORT: DeadlineTooShort,
     RefusalCode.TOO_MANY_REQUESTS: TooManyRequests,
     RefusalCode.CREDITS_REQUIRED: CreditsRequired,
+    RefusalCode.RESTRICTED: Restricted,
+    RefusalCode.ERASING: Erasing,
     RefusalCode.REFUSED: Refused,
 }
 

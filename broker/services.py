@@ -13,6 +13,7 @@ from broker.breaker import Breaker
 from broker.cancel import Cancellation
 from broker.changes import Changes
 from broker.door import Door
+from broker.erasure import Erasure
 from broker.fleet import Fleet
 from broker.guard import Guard
 from broker.hints import Hints
@@ -67,6 +68,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     settler: Settler
     intake: Intake
     cancellation: Cancellation
+    erasure: Erasure
     rescue: Rescue
     sweep: Sweep
 
@@ -104,6 +106,7 @@ async def open_services(
             services.config.run(),
             services.rescue.run(),
             services.sweep.run(),
+            services.erasure.run(),
             *([services.noticeboard.run()] if role == "broker" else []),
         ):
             yield services
@@ -175,6 +178,8 @@ def _wire(
         every_s=settings.rescue_every_s,
         max_crashes=settings.max_crashes,
     )
+    cancellation = Cancellation(stores, settler=settler, changes=changes, lease=lease)
+    erasure = Erasure(stores, settler=settler, cancellation=cancellation, rights=policies.profile.rights)
     return Services(
         settings=settings,
         config=config,
@@ -196,7 +201,8 @@ def _wire(
         purges=purges,
         settler=settler,
         intake=intake,
-        cancellation=Cancellation(stores, settler=settler, changes=changes, lease=lease),
+        cancellation=cancellation,
+        erasure=erasure,
         rescue=rescue,
         sweep=Sweep(
             stores,

@@ -18,6 +18,8 @@ class RefusalCode(StrEnum):
     TOO_MANY_REQUESTS = "too_many_requests"
     CONSENT_REQUIRED = "consent_required"
     CREDITS_REQUIRED = "credits_required"
+    RESTRICTED = "restricted"
+    ERASING = "erasing"
     REFUSED = "refused"
 
 
@@ -47,6 +49,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """How many years old its user has stated to be at least; 0 where nothing was stated."""
     credits: int | None = None
     """What the user may still spend."""
+    is_restricted: bool = False
+    is_erasing: bool = False
+    """What its user asked for by right: that nothing new is processed; that everything goes."""
     is_clean: bool = False
     """Whether the picture was rebuilt from pixels, so that nothing else of the file is left in it."""
 

@@ -28,6 +28,8 @@ FAILURES: dict[str, str] = {
     "too_many_requests": "A limit of this server was reached.",
     "consent_required": "A consent that this server asks for was missing.",
     "credits_required": "The job costs more credits than are free.",
+    "restricted": "Its user restricted processing.",
+    "erasing": "Its user is being erased.",
     "refused": "A policy of this server refuses the job.",
 }
 

@@ -45,6 +45,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     last_minute: int
     credits: int
     """What it may still spend."""
+    is_restricted: bool = False
+    is_erasing: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
