@@ -1,36 +1,29 @@
-"""Erasure and export below HTTP: killed in the middle, stores and providers that are down, the laws, the alarm, figures."""
+"""Erasure below HTTP: killed in the middle, stores and providers that are down, the laws, and the alarm."""
 
-import asyncio
-import time
-import tracemalloc
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
-import msgspec
 import pytest
 
+from broker.api.operator import take_snapshot
 from broker.errors import BlobsUnavailable
-from broker.export import WITHHELD, export
-from broker.jobs import Job, JobState
 from broker.log import capture_log
 from broker.metrics import render
 from broker.rights import Request, RequestStatus, Right, erasure_id
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.blobs import BlobStore
-from broker.store.files import statements
-from broker.store.held import OF_JOB, OF_USER
 from broker.store.users import NewUser
 from policies.base import Facts, RefusalCode, Refuse
 from policies.rights import Rights
-from tests.checks import plant
 from tests.emulators.base import broken
+from tests.erasing import finished, minted, queued, request_of
 from tests.integration.test_purges import large
 from tests.integration.test_sweep import hasty
-from tests.lifecycle import blobs, count, eventually, keys_held, reread, rows_of, run_sql
+from tests.lifecycle import blobs, count, eventually, keys_held, rows_of, run_sql
 from tests.relay import emulated_replicate, ended, relaying, replicate, route, sent, waiting
-from tests.stack import body_of, keyholder_of, queued_job, submission, upload_bytes
+from tests.stack import keyholder_of
 
 SOON = "UPDATE requests SET resume_at = now() - interval '1 second' WHERE completed_at IS NULL"
 DUE = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at IS NOT NULL"
@@ -39,46 +32,6 @@ DUE = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at
 @pytest.fixture
 async def user(services: Services) -> NewUser:
     return await minted(services)
-
-
-async def minted(services: Services) -> NewUser:
-    new = await services.stores.users.mint()
-    plant(new.token)
-    return new
-
-
-async def queued(services: Services, user: NewUser) -> Job:
-    new = await submission(services, user_id=user.user_id, token=user.token)
-    return (await services.intake.submit(new, body_of(upload_bytes())))[0]
-
-
-async def finished(services: Services, user: NewUser) -> Job:
-    """A job with an output, as a worker leaves it."""
-    job = await queued(services, user)
-    await end_well(services, job)
-    return await reread(services, job)
-
-
-async def end_well(services: Services, job: Job) -> None:
-    from broker.custody import Held
-    from broker.jobs import Outcome
-    from tests.api_client import keep
-    from tests.stack import pretend_worker
-
-    claimed = await services.stores.jobs.claim(job.id, await pretend_worker(services))
-    assert claimed is not None
-    assert claimed.owner is not None
-    made = [await keep(services, claimed, b"an output", n=0)]
-    settling = await services.stores.jobs.begin_settling(
-        claimed, Outcome.SUCCEEDED, owner=services.lease.process.id, outputs=made
-    )
-    await services.settler.settle(settling, let_go=Held(process=claimed.owner, fence=claimed.fence))
-
-
-async def request_of(services: Services, user: NewUser) -> Request:
-    found = await services.stores.requests.find(erasure_id(user.token))
-    assert found is not None
-    return found
 
 
 async def completed(services: Services, user: NewUser, settings: Settings) -> None:
@@ -180,16 +133,6 @@ async def test_a_silent_blob_store_leaves_what_nobody_can_open(
     assert await count(settings, "jobs") == 0
 
 
-@pytest.fixture
-async def relayed(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[tuple[Services, object]]:
-    with emulated_replicate(monkeypatch) as provider:
-        config = replicate(provider.url) + route("upscale", "[{ replicate = 1 }]")
-        async with relaying(settings, tmp_path, config) as services:
-            yield services, provider
-
-
 async def test_a_provider_that_is_down_holds_up_nothing_of_ours(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +216,6 @@ async def test_a_request_outlives_its_user_and_goes_at_its_time(
 
 async def test_an_erasure_that_takes_too_long_rings(services: Services, user: NewUser, settings: Settings) -> None:
     """m2r-4, headpix-3, xpictures-8: past its bound an open request is an error in the log, and a figure above 0."""
-    from broker.api.operator import take_snapshot
 
     await begin(services, user)
     await services.sweep.records()
@@ -301,14 +243,16 @@ def test_refusals_of_rights_are_values() -> None:
     """Erasing before restricted, and a user who asked for neither is let in."""
     policy = Rights()
     assert policy.admit(Facts(operation="noop")) is None
-    for asked, code in ({"is_restricted": True}, RefusalCode.RESTRICTED), ({"is_erasing": True}, RefusalCode.ERASING):
-        refusal = policy.admit(Facts(operation="noop", **asked))
+    both = Facts(operation="noop", is_restricted=True, is_erasing=True)
+    restricted = Facts(operation="noop", is_restricted=True)
+    for facts, code in (both, RefusalCode.ERASING), (restricted, RefusalCode.RESTRICTED):
+        refusal = policy.admit(facts)
         assert isinstance(refusal, Refuse)
         assert refusal.code is code
 
 
 async def test_postgres_lets_no_open_copy_lose_its_user(services: Services, user: NewUser, settings: Settings) -> None:
-    """Whatever the code does: a job with an open output is neither deleted nor detached, and one that runs is not either."""
+    """Whatever the code does: a job with an open output is neither deleted nor detached, and keeps its user's row."""
     job = await finished(services, user)
     await begin(services, user)
     detach = "UPDATE jobs SET user_id = NULL, erased_by = (SELECT id FROM requests) WHERE id = $1"
@@ -321,120 +265,3 @@ async def test_postgres_lets_no_open_copy_lose_its_user(services: Services, user
     with pytest.raises(asyncpg.ForeignKeyViolationError):
         await run_sql(settings, "DELETE FROM users WHERE id = $1", user.user_id)
     await run_sql(settings, detach, job.id)
-
-
-async def test_everything_that_is_about_a_user_is_exported_or_withheld(settings: Settings) -> None:
-    """A new table or column has to be named in sql/held.sql, or withheld for a reason."""
-    refers = """
-        SELECT DISTINCT child.relname AS name FROM pg_constraint
-        JOIN pg_class AS child ON child.oid = conrelid JOIN pg_class AS parent ON parent.oid = confrelid
-        WHERE contype = 'f' AND parent.relname IN ('users', 'accounts', 'jobs')
-    """
-    about = {row["name"] for row in await rows_of(settings, refers)} | {"users"}
-    assert about == {"users", "jobs", *OF_USER, *OF_JOB}
-    withheld = {column for of in WITHHELD for column in of.columns}
-    columns = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
-    for row in await rows_of(settings, columns):
-        table, column = row["table_name"], row["column_name"]
-        if table in about and column not in {"user_id", "job_id"} and f"{table}.{column}" not in withheld:
-            block = statements("held")["user" if table == "users" else table]
-            words = block.replace(",", " ").replace(".", " ").split()
-            assert column in words, f"{table}.{column}"
-
-
-CLONE = """
-WITH pattern AS (SELECT * FROM jobs WHERE id = $1), made AS (
-    INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, state, outcome, start_by, finish_by,
-                      decided_at, finalized_at, outputs_until, charged)
-    SELECT gen_random_uuid(), gen_random_uuid(), user_id, operation, parameters, profile, pool, state, outcome, start_by,
-           finish_by, decided_at, finalized_at, outputs_until, charged
-    FROM pattern, generate_series(1, $2)
-    RETURNING id
-), closed AS (
-    INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence, closed_at, evidence)
-    SELECT made.id, domain, holder, what, ref, detail, fence, closed_at, evidence
-    FROM made, custody WHERE custody.job_id = $1 AND custody.what <> 'output'
-), noted AS (
-    INSERT INTO receipts (job_id, revision, note) SELECT made.id, revision, note FROM made, receipts WHERE job_id = $1
-)
-SELECT id FROM made
-"""
-OUTPUT = """
-WITH made AS (
-    INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
-    SELECT new.job_id, 'ours', new.holder, 'output', new.ref, new.detail, 1
-    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[]) AS new (job_id, holder, ref, detail)
-)
-INSERT INTO outputs (job_id, n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
-SELECT job_id, 0, blob, key_id, $8, $9, 'image/png', 9, 2, 3
-FROM unnest($5::uuid[], $6::text[], $7::bytea[]) AS new (job_id, blob, key_id)
-"""
-FIGURE = 1_000
-
-
-async def crowd(services: Services, user: NewUser, settings: Settings) -> None:
-    """A thousand final jobs, each with an output: a blob that is there and a key that is held."""
-    from broker.crypto.chunked import KEY_BYTES
-    from broker.secret_memory import random_into
-    from broker.store.blobs import new_name
-    from broker.submission import new_key_id
-
-    pattern = await finished(services, user)
-    made = [row["id"] for row in await services.stores.database.rows(CLONE, pattern.id, FIGURE - 1)]
-    kept_at = await services.stores.keys.pick()
-    keyholder = services.stores.keys.at(kept_at.keyholder)
-    names, key_ids = [new_name() for _ in made], [new_key_id() for _ in made]
-    for name, key_id in zip(names, key_ids, strict=True):
-        key = bytearray(KEY_BYTES)
-        random_into(key)
-        await keyholder.put(key_id, key, ttl_s=600)
-        await services.stores.blobs.put(name, body_of(b"ciphertext"))
-    await services.stores.database.rows(
-        OUTPUT,
-        [*made, *made],
-        ["blob"] * len(made) + ["key"] * len(made),
-        [*names, *(key_id.hex() for key_id in key_ids)],
-        [""] * len(made) + [kept_at.detail] * len(made),
-        made,
-        names,
-        key_ids,
-        kept_at.keyholder,
-        kept_at.incarnation,
-    )
-    assert await count(settings, "outputs") == FIGURE
-
-
-async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(
-    services: Services, user: NewUser, settings: Settings, record_property: Callable[[str, object], None]
-) -> None:
-    """Export in 5 s and 100 MB, erasure of 1,000 jobs with 1,000 outputs in 10 s; receipts come back, nothing stays."""
-    keys = await keys_held(services)
-    await crowd(services, user, settings)
-
-    held = await services.stores.held.user(user.user_id)
-    assert held is not None
-    request = await services.stores.requests.add(user.user_id, Right.ACCESS, answer_within_days=30)
-    began_s, size, tail = time.monotonic(), 0, b""
-    async for piece in export(services.stores.held, held, request):
-        size, tail = size + len(piece), piece
-    export_s = time.monotonic() - began_s
-    assert tail.endswith(b'"is_complete":true}\n')
-
-    tracemalloc.start()
-    async for _ in export(services.stores.held, held, request):
-        pass
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    began_s = time.monotonic()
-    erased = await services.erasure.ask(user.token, user.user_id)
-    erasure_s = time.monotonic() - began_s
-    print(f"export {export_s:.2f} s, {size} bytes, peak {peak_bytes} bytes; erasure {erasure_s:.2f} s")
-    assert erased.request.status is RequestStatus.COMPLETED
-    assert len(erased.receipts) == FIGURE
-    assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
-    assert not blobs(settings)
-    assert await keys_held(services) == keys
-    assert export_s <= 5
-    assert peak_bytes <= 100_000_000
-    assert erasure_s <= 10

@@ -1,0 +1,46 @@
+"""What erasure and export cost for a user with a thousand jobs and as many outputs."""
+
+import sys
+import time
+import tracemalloc
+
+from broker.export import export
+from broker.rights import RequestStatus, Right
+from broker.services import Services
+from broker.settings import Settings
+from tests.erasing import FIGURE, crowd, minted
+from tests.lifecycle import blobs, count, keys_held
+
+
+async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(services: Services, settings: Settings) -> None:
+    """Export in 5 s and 100 MB, erasure of 1,000 jobs with 1,000 outputs in 10 s; receipts come back, nothing stays."""
+    user, keys = await minted(services), await keys_held(services)
+    await crowd(services, user, settings)
+
+    held = await services.stores.held.user(user.user_id)
+    assert held is not None
+    request = await services.stores.requests.add(user.user_id, Right.ACCESS, answer_within_days=30)
+    began_s, size, tail = time.monotonic(), 0, b""
+    async for piece in export(services.stores.held, held, request):
+        size, tail = size + len(piece), piece
+    export_s = time.monotonic() - began_s
+    assert tail.endswith(b'"is_complete":true}\n')
+
+    tracemalloc.start()
+    async for _ in export(services.stores.held, held, request):
+        pass
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    began_s = time.monotonic()
+    erased = await services.erasure.ask(user.token, user.user_id)
+    erasure_s = time.monotonic() - began_s
+    sys.stdout.write(f"export {export_s:.2f} s, {size} bytes, peak {peak_bytes} bytes; erasure {erasure_s:.2f} s\n")
+    assert erased.request.status is RequestStatus.COMPLETED
+    assert len(erased.receipts) == FIGURE
+    assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
+    assert not blobs(settings)
+    assert await keys_held(services) == keys
+    assert export_s <= 5
+    assert peak_bytes <= 100_000_000
+    assert erasure_s <= 10
