@@ -21,6 +21,7 @@ WITH job AS (
                     owner = $7, price = $9, created_at = now(), settling_until = NULL,
                     start_by = now() + $8 * interval '1 second', finish_by = now() + $8 * interval '1 second'
     WHERE user_id = $1 AND public_id = $2 AND state = 'receiving'
+      AND NOT EXISTS (SELECT FROM users WHERE id = $1 AND (erasing_at IS NOT NULL OR restricted_at IS NOT NULL))
     RETURNING *
 ), copies AS (
     INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
