@@ -25,6 +25,7 @@ from broker.api.openapi_parts import (
     OUTPUT_N,
     PREFER,
     REQUEST_ID,
+    RIGHT,
     Json,
     answer,
     operation,
@@ -210,7 +211,10 @@ def _rights() -> Json:
         },
         "/v1/me/export": {
             "get": operation(
-                "getExport", "Get everything held about you", {"200": exported, **problems(401, 409, 429, 503)}
+                "getExport",
+                "Get everything held about you",
+                {"200": exported, **problems(401, 409, 422, 429, 503)},
+                [RIGHT],
             )
         },
         "/v1/me/restriction": {"put": changed},

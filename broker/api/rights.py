@@ -1,11 +1,12 @@
 """A user's rights over HTTP: what is held, a copy of it, erasure, restriction, objection, and how requests stand."""
 
 from datetime import date
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from litestar import Response, delete, get, post, put
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import UNSET, UnsetType
 
@@ -128,12 +129,16 @@ async def delete_me(request: HttpRequest, services: Wired) -> Response[ErasedVie
 
 
 @get("/v1/me/export")
-async def get_export(services: Wired, caller: Known) -> Stream:
-    """Send everything that is held about the user, made while it is sent and kept nowhere."""
+async def get_export(
+    services: Wired, caller: Known, right: Annotated[str, QueryParameter(max_length=16)] = Right.ACCESS.value
+) -> Stream:
+    """Send everything that is held about the user, made while it is sent and kept nowhere; the same for both rights."""
+    if right not in (Right.ACCESS, Right.PORTABILITY):
+        raise InvalidParameter("right is neither access nor portability", pointer="#/parameters/right")
     user = await _user(services, caller.user_id)
     if user.erasing_at is not None:
         raise Erasing
-    request = await _record(services, caller.user_id, Right.ACCESS)
+    request = await _record(services, caller.user_id, Right(right))
     headers = {**NO_STORE, "Content-Disposition": 'attachment; filename="lethe-export.json"'}
     return Stream(export(services.stores.held, user, request), media_type="application/json", headers=headers)
 

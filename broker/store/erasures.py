@@ -17,6 +17,8 @@ BATCH = 100
 LEASE_S = 30.0
 """How long whoever goes on with a request has before somebody else does."""
 AGAIN_S = 2.0
+AGAIN_WITH_PROVIDER_S = 15.0
+"""Providers are asked once a minute: looking more often finds nothing, however many wait."""
 EXPECTED_S = 60.0
 
 
@@ -71,4 +73,4 @@ class ErasureStore:
 
     async def note_progress(self, request: Request) -> None:
         """Write how far the erasure is, and when somebody goes on."""
-        await self._database.rows(SQL["note_progress"], request.id, AGAIN_S)
+        await self._database.rows(SQL["note_progress"], request.id, AGAIN_S, AGAIN_WITH_PROVIDER_S)

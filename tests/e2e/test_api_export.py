@@ -65,6 +65,14 @@ async def test_an_export_breaks_off_when_its_user_is_erased(api: Api, monkeypatc
         await api.get("/v1/me/export")
 
 
+async def test_an_export_is_asked_for_by_either_right(api: Api) -> None:
+    """The same document; the request says which."""
+    document = (await api.get("/v1/me/export?right=portability")).json()
+    assert [request["kind"] for request in document["requests"]] == ["portability"]
+    refused = await api.get("/v1/me/export?right=erasure")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "#/parameters/right")
+
+
 async def test_exports_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many a day, then 429: making one costs more than asking for it."""
     monkeypatch.setattr(requests, "MOST_A_DAY", 2)
@@ -74,11 +82,14 @@ async def test_exports_are_counted(api: Api, monkeypatch: pytest.MonkeyPatch) ->
 async def test_everything_that_is_about_a_user_is_exported_or_withheld(settings: Settings) -> None:
     """A new table or column has to be named in sql/held.sql, or withheld for a reason."""
     refers = """
-        SELECT DISTINCT child.relname AS name FROM pg_constraint
+        SELECT child.relname AS name, parent.relname AS to, confdeltype AS goes FROM pg_constraint
         JOIN pg_class AS child ON child.oid = conrelid JOIN pg_class AS parent ON parent.oid = confrelid
         WHERE contype = 'f' AND parent.relname IN ('users', 'accounts', 'jobs')
     """
-    about = {row["name"] for row in await rows_of(settings, refers)} | {"users"}
+    found = await rows_of(settings, refers)
+    # What does not go by itself with its user or job would hold up every erasure.
+    assert {(row["name"], row["to"]) for row in found if row["goes"] not in {b"c", b"n"}} == {("jobs", "users")}
+    about = {row["name"] for row in found} | {"users"}
     assert about == {"users", "jobs", *OF_USER, *OF_JOB}
     withheld = {column for of in WITHHELD for column in of.columns}
     columns = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"

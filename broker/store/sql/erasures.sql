@@ -116,7 +116,7 @@ WITH gone AS (
 SELECT id FROM gone
 
 -- name: note_progress
--- How an erasure stands: all of ours gone, all of it gone, or when to go on ($2 seconds).
+-- How an erasure stands: all of ours gone, all of it gone, or when to go on ($2 seconds; $3 where only a provider is left).
 WITH left_over AS (
     SELECT count(*) AS jobs,
            count(*) FILTER (WHERE EXISTS (SELECT FROM custody
@@ -130,7 +130,9 @@ UPDATE requests
 SET destroyed_at = CASE WHEN user_id IS NULL AND unreadable = 0 THEN coalesce(destroyed_at, now()) END,
     completed_at = CASE WHEN user_id IS NULL AND jobs = 0 THEN now() END,
     status = CASE WHEN user_id IS NULL AND jobs = 0 THEN 'completed' ELSE 'in_progress' END,
-    resume_at = CASE WHEN user_id IS NULL AND jobs = 0 THEN NULL ELSE now() + $2 * interval '1 second' END,
+    resume_at = CASE WHEN user_id IS NULL AND jobs = 0 THEN NULL
+                     WHEN user_id IS NULL AND unreadable = 0 THEN now() + $3 * interval '1 second'
+                     ELSE now() + $2 * interval '1 second' END,
     expected_by = greatest(expected_by, purge_until)
 FROM left_over
 WHERE id = $1 AND completed_at IS NULL
