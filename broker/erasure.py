@@ -55,11 +55,7 @@ class Erasure:
             return Erased(request=request, receipts=[], receipts_left_out=0)
         log.info("erasure_asked")
         receipts: list[str] = []
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                await self._erase(request, receipts)
-        except (BrokerError, TimeoutError) as exc:
-            log.warning("erasure_postponed", code=getattr(exc, "code", "timeout"))
+        await self._erase_within(WITHIN_S, request, receipts)
         left_out = max(0, len(receipts) - MOST_RECEIPTS)
         request = await self._requests.find(request.id) or request
         return Erased(request=request, receipts=receipts[:MOST_RECEIPTS], receipts_left_out=left_out)
@@ -78,11 +74,7 @@ class Erasure:
 
     async def go_on(self) -> None:
         """Go on with erasures whose process died, or that wait for a store or a provider."""
-        await _side_by_side(self._go_on(request) for request in await self._erasures.due())
-
-    async def _go_on(self, request: Request) -> None:
-        async with asyncio.timeout(LEASE_S):
-            await self._erase(request, [])
+        await _side_by_side(self._erase_within(LEASE_S, request, []) for request in await self._erasures.due())
 
     async def _begun(self, request_id: UUID, user_id: str | None) -> Request:
         request = None
@@ -95,6 +87,14 @@ class Erasure:
             raise Unauthenticated("nobody has this token")
         return request
 
+    async def _erase_within(self, within_s: float, request: Request, receipts: list[str]) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                await self._erase(request, receipts)
+        except (BrokerError, TimeoutError) as exc:
+            log.warning("erasure_postponed", code=getattr(exc, "code", "timeout"))
+        await self._erasures.note_progress(request)
+
     async def _erase(self, request: Request, receipts: list[str]) -> None:
         for _ in range(ROUNDS):
             if request.user_id is None or await self._erase_user(request, request.user_id, receipts):
@@ -102,15 +102,14 @@ class Erasure:
             await asyncio.sleep(PAUSE_S)
         # Jobs without a user, of this request, whose provider has answered meanwhile.
         while (notes := await self._erasures.release(request)) is not None:
-            _add(receipts, notes)
-        await self._erasures.note_progress(request)
+            receipts.extend(notes)
 
     async def _erase_user(self, request: Request, user_id: str, receipts: list[str]) -> bool:
         await self._end_jobs(user_id)
         await self._destroy_outputs(user_id)
         for step in (self._erasures.release, self._erasures.detach):
             while (notes := await step(request)) is not None:
-                _add(receipts, notes)
+                receipts.extend(notes)
         is_gone = await self._erasures.delete_user(request)
         if is_gone:
             log.info("user_erased")
@@ -143,10 +142,6 @@ class Erasure:
             return job_ids  # those that went are not found again anyway
         await self._erasures.outputs_destroyed(list(job_ids))
         return set()
-
-
-def _add(receipts: list[str], notes: Iterable[str]) -> None:
-    receipts.extend(notes)
 
 
 async def _side_by_side(works: Iterable[Awaitable[object]]) -> None:

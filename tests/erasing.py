@@ -3,7 +3,7 @@
 from broker.crypto.chunked import KEY_BYTES
 from broker.custody import Held
 from broker.jobs import Job, Outcome
-from broker.rights import Request, erasure_id
+from broker.rights import Request, RequestStatus, erasure_id
 from broker.secret_memory import random_into
 from broker.services import Services
 from broker.settings import Settings
@@ -12,7 +12,7 @@ from broker.store.users import NewUser
 from broker.submission import new_key_id
 from tests.api_client import keep
 from tests.checks import plant
-from tests.lifecycle import count, reread
+from tests.lifecycle import count, eventually, reread, run_sql
 from tests.stack import body_of, pretend_worker, submission, upload_bytes
 
 CLONE = """
@@ -43,6 +43,7 @@ SELECT job_id, 0, blob, key_id, $8, $9, 'image/png', 9, 2, 3
 FROM unnest($5::uuid[], $6::text[], $7::bytea[]) AS new (job_id, blob, key_id)
 """
 FIGURE = 1_000
+SOON = "UPDATE requests SET resume_at = now() - interval '1 second' WHERE completed_at IS NULL"
 
 
 async def minted(services: Services) -> NewUser:
@@ -106,3 +107,13 @@ async def crowd(services: Services, user: NewUser, settings: Settings) -> None:
         kept_at.incarnation,
     )
     assert await count(settings, "outputs") == FIGURE
+
+
+async def completed(services: Services, user: NewUser, settings: Settings) -> None:
+    """Let time pass until the erasure is over."""
+
+    async def is_over() -> bool:
+        await run_sql(settings, SOON)
+        return (await request_of(services, user)).status is RequestStatus.COMPLETED
+
+    await eventually(is_over, within_s=30)

@@ -18,30 +18,19 @@ from broker.store.users import NewUser
 from policies.base import Facts, RefusalCode, Refuse
 from policies.rights import Rights
 from tests.emulators.base import broken
-from tests.erasing import finished, minted, queued, request_of
+from tests.erasing import SOON, completed, finished, minted, queued, request_of
 from tests.integration.test_purges import large
 from tests.integration.test_sweep import hasty
 from tests.lifecycle import blobs, count, eventually, keys_held, rows_of, run_sql
 from tests.relay import emulated_replicate, ended, relaying, replicate, route, sent, waiting
 from tests.stack import keyholder_of
 
-SOON = "UPDATE requests SET resume_at = now() - interval '1 second' WHERE completed_at IS NULL"
 DUE = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at IS NOT NULL"
 
 
 @pytest.fixture
 async def user(services: Services) -> NewUser:
     return await minted(services)
-
-
-async def completed(services: Services, user: NewUser, settings: Settings) -> None:
-    """Let time pass until the erasure is over."""
-
-    async def is_over() -> bool:
-        await run_sql(settings, SOON)
-        return (await request_of(services, user)).status is RequestStatus.COMPLETED
-
-    await eventually(is_over, within_s=30)
 
 
 async def begin(services: Services, user: NewUser) -> Request:

@@ -1,15 +1,22 @@
-"""What erasure and export cost for a user with a thousand jobs and as many outputs."""
+"""A user with a thousand jobs and as many outputs: what erasure and export cost, and a broker killed in the middle."""
 
+import asyncio
 import sys
 import time
 import tracemalloc
+from pathlib import Path
+
+import httpx
+import pytest
 
 from broker.export import export
 from broker.rights import RequestStatus, Right
 from broker.services import Services
 from broker.settings import Settings
-from tests.erasing import FIGURE, crowd, minted
-from tests.lifecycle import blobs, count, keys_held
+from tests.brokers import address_of
+from tests.erasing import FIGURE, completed, crowd, minted
+from tests.lifecycle import blobs, count, eventually, keys_held
+from tests.processes import lethe_process
 
 
 async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(services: Services, settings: Settings) -> None:
@@ -44,3 +51,30 @@ async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(services: Serv
     assert export_s <= 5
     assert peak_bytes <= 100_000_000
     assert erasure_s <= 10
+
+
+async def test_a_broker_killed_in_the_middle_leaves_nothing(
+    services: Services, settings: Settings, tmp_path: Path
+) -> None:
+    """Kill -9 of whoever was asked, half of it done: another process brings it to its end."""
+    user, keys = await minted(services), await keys_held(services)
+    await crowd(services, user, settings)
+
+    async def is_under_way() -> bool:
+        return await count(settings, "custody", "what = 'output' AND closed_at IS NOT NULL") > 0
+
+    with lethe_process(["broker"], settings, tmp_path) as process:
+        broker = await address_of(services, process)
+        async with httpx.AsyncClient(base_url=broker.address, timeout=30) as http:
+            asking = asyncio.create_task(http.delete("/v1/me", headers={"Authorization": f"Bearer {user.token}"}))
+            await eventually(is_under_way)
+            process.kill()
+            with pytest.raises(httpx.TransportError):
+                await asking
+    assert await count(settings, "jobs") > 0
+
+    await completed(services, user, settings)
+    assert await count(settings, "users", f"id = '{user.user_id}'") == 0
+    assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
+    assert not blobs(settings)
+    assert await keys_held(services) == keys
