@@ -56,7 +56,7 @@ async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(services: Serv
 async def test_a_broker_killed_in_the_middle_leaves_nothing(
     services: Services, settings: Settings, tmp_path: Path
 ) -> None:
-    """Kill -9 of whoever was asked, half of it done: another process brings it to its end."""
+    """Export over HTTP in 5 s and 100 MB; then kill -9 of whoever erases, half of it done: another process goes on."""
     user, keys = await minted(services), await keys_held(services)
     await crowd(services, user, settings)
 
@@ -66,7 +66,16 @@ async def test_a_broker_killed_in_the_middle_leaves_nothing(
     with lethe_process(["broker"], settings, tmp_path) as process:
         broker = await address_of(services, process)
         async with httpx.AsyncClient(base_url=broker.address, timeout=30) as http:
-            asking = asyncio.create_task(http.delete("/v1/me", headers={"Authorization": f"Bearer {user.token}"}))
+            auth = {"Authorization": f"Bearer {user.token}"}
+            await http.get("/v1/me", headers=auth)
+            before_kb, began_s = peak_kb(process.child_pid), time.monotonic()
+            exported = (await http.get("/v1/me/export", headers=auth)).json()
+            export_s, grown_kb = time.monotonic() - began_s, peak_kb(process.child_pid) - before_kb
+            sys.stdout.write(f"export over HTTP {export_s:.2f} s, {grown_kb} kB more\n")
+            assert export_s <= 5
+            assert grown_kb <= 100_000
+            assert len(exported["jobs"]) == FIGURE
+            asking = asyncio.create_task(http.delete("/v1/me", headers=auth))
             await eventually(is_under_way)
             process.kill()
             with pytest.raises(httpx.TransportError):
@@ -78,3 +87,9 @@ async def test_a_broker_killed_in_the_middle_leaves_nothing(
     assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
     assert not blobs(settings)
     assert await keys_held(services) == keys
+
+
+def peak_kb(pid: int) -> int:
+    """The most memory that a process has had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
