@@ -35,6 +35,15 @@ from broker.api.posting import post_job
 from broker.api.privacy import get_posture, list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
+from broker.api.rights import (
+    delete_me,
+    get_export,
+    get_me,
+    get_request,
+    list_requests,
+    post_objection,
+    put_restriction,
+)
 from broker.api.sealed import get_thumbnail, list_output_keys, put_output_key
 from broker.api.serving import Disclosures
 from broker.api.users import create_user
@@ -79,6 +88,13 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_notice,
     get_consents,
     put_consents,
+    get_me,
+    delete_me,
+    get_export,
+    put_restriction,
+    post_objection,
+    list_requests,
+    get_request,
     take_hint,
     get_live,
     get_ready,

@@ -73,6 +73,8 @@ class Door:
             start_within_s=submission.start_within_s,
             finish_within_s=submission.finish_within_s,
             credits=usage.credits,
+            is_restricted=usage.is_restricted,
+            is_erasing=usage.is_erasing,
         )
         admit, deadline_s = self._admitted(facts), self._fleet.deadline_s(submission.operation)
         return msgspec.structs.replace(

@@ -5,7 +5,8 @@ Every error the broker may show a client.
   x BadRequest
     + UnknownOperation, InvalidParameter, ParameterInUrl, InvalidHeader, UnsupportedImage, InvalidCursor
     + UploadTooLarge, UploadIncomplete, OutputTooLarge, DeadlineTooShort
-    + what broker/form_errors.py holds; of accounts and operators, what broker/account_errors.py holds
+    + what broker/form_errors.py holds; of accounts and operators, what broker/account_errors.py holds; of rights, what
+      broker/rights_errors.py holds
   x NotAllowed
     + Unauthenticated, TooManyRequests, Refused
   x Missing

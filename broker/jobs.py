@@ -54,7 +54,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     id: UUID
     public_id: UUID
-    user_id: str
+    user_id: str | None
+    """None once it was erased, while a provider still has a copy, or a silent store ciphertext."""
     operation: str
     parameters: dict[str, str | int]
     media_type: str

@@ -57,6 +57,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     uploads: int = 0
     oldest_upload_s: float = 0.0
     purges: int = 0
+    requests: int = 0
+    overdue_requests: int = 0
 
 
 class ProviderFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +120,14 @@ class Metrics:
         )
         self._upload_age = Gauge(
             "lethe_uploads_oldest_seconds", "Age of the upload alive longest.", registry=self.registry
+        )
+        self._requests = Gauge(
+            "lethe_requests_open", "Requests of users by right that are open.", registry=self.registry
+        )
+        self._requests_overdue = Gauge(
+            "lethe_requests_overdue",
+            "Open requests past the day by which they had to be answered. Must stay 0.",
+            registry=self.registry,
         )
         self._purges_pending = Gauge(
             "lethe_purge_pending",
@@ -214,6 +224,8 @@ class Metrics:
         self._uploads.set(snapshot.uploads)
         self._upload_age.set(snapshot.oldest_upload_s)
         self._purges_pending.set(snapshot.purges)
+        self._requests.set(snapshot.requests)
+        self._requests_overdue.set(snapshot.overdue_requests)
 
 
 def render(registry: CollectorRegistry) -> bytes:

@@ -12,6 +12,7 @@ from broker.errors import (
     UnsupportedImage,
     UploadTooLarge,
 )
+from broker.rights_errors import Erasing, Restricted
 from policies.base import RefusalCode, Refuse
 
 ERRORS: dict[RefusalCode, type[BrokerError]] = {
@@ -22,6 +23,8 @@ ERRORS: dict[RefusalCode, type[BrokerError]] = {
     RefusalCode.TOO_MANY_REQUESTS: TooManyRequests,
     RefusalCode.CREDITS_REQUIRED: CreditsRequired,
     RefusalCode.DEVICE_KEY_REQUIRED: DeviceKeyRequired,
+    RefusalCode.RESTRICTED: Restricted,
+    RefusalCode.ERASING: Erasing,
     RefusalCode.REFUSED: Refused,
 }
 

@@ -13,6 +13,7 @@ from broker.breaker import Breaker
 from broker.cancel import Cancellation
 from broker.changes import Changes
 from broker.door import Door
+from broker.erasure import Erasure
 from broker.fleet import Fleet
 from broker.gallery import Gallery
 from broker.guard import Guard
@@ -69,6 +70,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     intake: Intake
     cancellation: Cancellation
     gallery: Gallery
+    erasure: Erasure
     rescue: Rescue
     sweep: Sweep
 
@@ -106,6 +108,7 @@ async def open_services(
             services.config.run(),
             services.rescue.run(),
             services.sweep.run(),
+            services.erasure.run(),
             *([services.noticeboard.run()] if role == "broker" else []),
         ):
             yield services
@@ -177,6 +180,8 @@ def _wire(
         every_s=settings.rescue_every_s,
         max_crashes=settings.max_crashes,
     )
+    cancellation = Cancellation(stores, settler=settler, changes=changes, lease=lease)
+    erasure = Erasure(stores, settler=settler, cancellation=cancellation, rights=policies.profile.rights)
     return Services(
         settings=settings,
         config=config,
@@ -198,7 +203,8 @@ def _wire(
         purges=purges,
         settler=settler,
         intake=intake,
-        cancellation=Cancellation(stores, settler=settler, changes=changes, lease=lease),
+        cancellation=cancellation,
+        erasure=erasure,
         gallery=Gallery(stores, settler=settler),
         rescue=rescue,
         sweep=Sweep(

@@ -118,6 +118,11 @@ class Settler:
             raise
         await self._custody.close(evidence)
 
+    async def drop_outputs(self, copies: Sequence[Copy]) -> None:
+        """Destroy outputs of several jobs at once and close their rows; raise StillHeld or Unavailable as one."""
+        async with asyncio.timeout(WITHIN_S):
+            await self.drop(copies[0].job_id, [copy for copy in copies if copy.what is What.OUTPUT])
+
     async def destroy_outputs(self, job_id: UUID, *, n: int | None = None) -> int:
         """Destroy one output of a final job, or all that there is of any; return how many copies were closed."""
         try:

@@ -41,6 +41,7 @@ class Sweep:
         self._users = stores.users
         self._blobs = stores.blobs
         self._attempts = stores.attempts
+        self._requests = stores.requests
         self._settler = settler
         self._purges = purges
         self._lease = lease
@@ -73,7 +74,14 @@ class Sweep:
         orphaned = await self._attempts.orphaned(after_s=ORPHANED_AFTER_S)
         await self._all([self._purges.go_on(attempt) for attempt in orphaned])
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
+        await self._requests.forget(records_for_s=self._retention.records_for_s)
         await self._processes.forget_dead()
+        await self._ring()
+
+    async def _ring(self) -> None:
+        _, overdue = await self._requests.counts()
+        if overdue:
+            log.error("requests_overdue", count=overdue)
 
     async def _all(self, works: Iterable[Awaitable[object]]) -> None:
         await asyncio.gather(*(self._quietly(work) for work in works))

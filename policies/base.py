@@ -19,6 +19,8 @@ class RefusalCode(StrEnum):
     CONSENT_REQUIRED = "consent_required"
     CREDITS_REQUIRED = "credits_required"
     DEVICE_KEY_REQUIRED = "device_key_required"
+    RESTRICTED = "restricted"
+    ERASING = "erasing"
     REFUSED = "refused"
 
 
@@ -48,6 +50,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """How many years old its user has stated to be at least; 0 where nothing was stated."""
     credits: int | None = None
     """What the user may still spend."""
+    is_restricted: bool = False
+    is_erasing: bool = False
+    """What its user asked for by right: that nothing new is processed; that everything goes."""
     is_clean: bool = False
     """Whether the picture was rebuilt from pixels, so that nothing else of the file is left in it."""
     device_keys: int | None = None

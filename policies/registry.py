@@ -16,6 +16,7 @@ from policies.metadata import Metadata
 from policies.posture import Demands
 from policies.publisher import Publisher
 from policies.retention import DAY_S, Outputs, Retention
+from policies.rights import Rights
 from policies.toml_file import ConfigInvalid, TomlFile
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -34,11 +35,12 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     consent: Consent = Consent()
     publisher: Publisher = Publisher()
     credits: Credits = Credits()
+    rights: Rights = Rights()
 
     @property
     def policies(self) -> tuple[Policy, ...]:
         """The policies in the order in which they are asked; `Ephemeral` is in every profile."""
-        first = (Ephemeral(), self.limits, self.deadlines, self.metadata, self.disclosure, self.retention)
+        first = (Ephemeral(), self.rights, self.limits, self.deadlines, self.metadata, self.disclosure, self.retention)
         return (*first, self.consent, self.credits)
 
 

@@ -23,6 +23,7 @@ async def seal_output(stores: Stores, job: Job, made: Made, *, n: int, thumbnail
 
     The keyholder never has it, so that nothing of ours opens what is kept. Raises Stopped where there is no device.
     """
+    assert job.user_id is not None  # a job loses its user only when nothing of it is open
     devices = await stores.devices.of_user(job.user_id)
     if not devices:
         raise Stopped(failed("device_key_required"))

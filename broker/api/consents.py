@@ -1,21 +1,17 @@
 """What a user agrees to, over HTTP: seen, given and withdrawn by the user alone."""
 
-import asyncio
-from contextlib import aclosing
 from typing import Any, cast
 
 import msgspec
 from litestar import Response, get, put
-from litestar.exceptions import HTTPException
 from msgspec import UNSET, UnsetType
 
 from broker.api.deps import HttpRequest, Known, Wired
-from broker.api.submitting import refuse_two_lengths, stream_of
+from broker.api.submitting import json_body
 from broker.api.views import Moment, whole_second
 from broker.consent_errors import UnderAge, UnknownNotice
 from broker.consents import Consent, ConsentEvent, Wish
-from broker.errors import InvalidParameter, UploadIncomplete
-from broker.incoming import Body
+from broker.errors import InvalidParameter
 from broker.noticeboard import Shown
 from broker.notices.consent_record import ConsentRecord, record_of
 from broker.notices.facts import NoticeFacts
@@ -23,8 +19,6 @@ from broker.parameters import decode_json, invalid
 from broker.services import Services
 from policies.consent import Purpose
 
-MAX_BODY_BYTES = 8_192
-READ_WITHIN_S = 10.0
 NOT_GIVEN = "not_given"
 _NAMES = ("notice_version", "give", "withdraw", "is_of_age")
 
@@ -67,10 +61,7 @@ async def get_consents(services: Wired, caller: Known) -> ConsentsView:
 @put("/v1/me/consents")
 async def put_consents(request: HttpRequest, services: Wired, caller: Known) -> Response[ConsentsView]:
     """Give and withdraw; what is not named stays as it is, and the same again adds nothing."""
-    refuse_two_lengths(request)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(status_code=415, headers={"Accept": "application/json"})
-    wish = await wish_of(services, read_wish(await _body(request, services)))
+    wish = await wish_of(services, read_wish(await json_body(request, services)))
     await services.stores.consents.record(caller.user_id, wish)
     return Response(await show_consents(services, caller.user_id), status_code=200)
 
@@ -172,15 +163,3 @@ def _purposes(order: dict[str, object], name: str) -> list[str]:
     if not isinstance(given, list) or any(word not in list(Purpose) for word in cast("list[Any]", given)):
         raise InvalidParameter(f"{name} is no list of purposes: {', '.join(Purpose)}", pointer=f"#/{name}")
     return list(dict.fromkeys(cast("list[str]", given)))
-
-
-async def _body(request: HttpRequest, services: Services) -> bytearray:
-    body = Body(stream_of(request), max_bytes=MAX_BODY_BYTES, idle_s=services.settings.upload_idle_s)
-    data = bytearray()
-    try:
-        async with asyncio.timeout(READ_WITHIN_S), aclosing(body.chunks()) as chunks:
-            async for chunk in chunks:
-                data += chunk
-    except TimeoutError as exc:
-        raise UploadIncomplete from exc
-    return data

@@ -34,12 +34,18 @@ Known = NamedDependency[Caller]
 Seen = NamedDependency[Pace]
 
 
-async def provide_caller(request: HttpRequest, services: Wired) -> Caller:
-    """Find the user of the bearer token; raise Unauthenticated."""
+def bearer_token(request: HttpRequest) -> str:
+    """Return the token that came with a request; raise Unauthenticated where it has none."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_CHARS:
         raise Unauthenticated
+    return token
+
+
+async def provide_caller(request: HttpRequest, services: Wired) -> Caller:
+    """Find the user of the bearer token; raise Unauthenticated."""
+    token = bearer_token(request)
     user_id = await services.stores.users.find(token)
     if user_id is None:
         raise Unauthenticated("nobody has this token")

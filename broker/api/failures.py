@@ -29,6 +29,8 @@ FAILURES: dict[str, str] = {
     "consent_required": "A consent that this server asks for was missing.",
     "credits_required": "The job costs more credits than are free.",
     "device_key_required": "Its user had no device left to which the output could be sealed; it was destroyed.",
+    "restricted": "Its user restricted processing.",
+    "erasing": "Its user is being erased.",
     "refused": "A policy of this server refuses the job.",
 }
 

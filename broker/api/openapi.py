@@ -25,6 +25,8 @@ from broker.api.openapi_parts import (
     LIMIT,
     NOTICE_VERSION,
     PREFER,
+    REQUEST_ID,
+    RIGHT,
     Json,
     answer,
     operation,
@@ -36,6 +38,15 @@ from broker.api.openapi_parts import (
 from broker.api.operations import OperationListView
 from broker.api.privacy import ReceiptKeysView
 from broker.api.problems import Problem
+from broker.api.rights import (
+    ErasedView,
+    MeView,
+    NewRestrictionView,
+    ObjectionView,
+    RequestListView,
+    RequestView,
+    RestrictionView,
+)
 from broker.api.users import UserView
 from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
@@ -43,6 +54,7 @@ SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
     *(NoticePairView, ConsentsView, NewConsentsView),
     *GALLERY_VIEWS,
+    *(MeView, ErasedView, RequestView, RequestListView, RestrictionView, NewRestrictionView, ObjectionView),
     *(LiveView, ReadyView, Problem),
 ]
 
@@ -162,7 +174,46 @@ def _receipt() -> Json:
 def _mine() -> Json:
     account = answer("What the user has, and the newest entries.", AccountView)
     credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
-    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents()}
+    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents(), **_rights()}
+
+
+def _rights() -> Json:
+    erased = answer("All that is ours is gone; providers may still have copies.", ErasedView, headers=("Retry-After",))
+    exported = raw("The document; docs/export.schema.json describes it.", "application/json", {"type": "object"})
+    changed = operation(
+        "putRestriction",
+        "Restrict processing, or lift it",
+        {"200": answer("How it stands.", RestrictionView), **problems(400, 401, 409, 413, 415, 422, 429, 503)},
+    )
+    changed["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": ref("NewRestriction")}}},
+    }
+    counted = {"200": answer("Everything, counted.", MeView), **problems(401, 503)}
+    erasing = {"200": erased, "202": {**erased, "description": "It goes on."}, **problems(401, 503)}
+    objected = {"200": answer("What was withdrawn.", ObjectionView), **problems(401, 409, 429, 503)}
+    listed = {"200": answer("The requests.", RequestListView), **problems(401, 503)}
+    one = {"200": answer("How it stands.", RequestView), **problems(404, 503)}
+    return {
+        "/v1/me": {
+            "get": operation("getMe", "Show what is held about you", counted),
+            "delete": operation("deleteMe", "Erase the user and everything held", erasing),
+        },
+        "/v1/me/export": {
+            "get": operation(
+                "getExport",
+                "Get everything held about you",
+                {"200": exported, **problems(401, 409, 422, 429, 503)},
+                [RIGHT],
+            )
+        },
+        "/v1/me/restriction": {"put": changed},
+        "/v1/me/objections": {"post": operation("postObjection", "Object to whatever is optional", objected)},
+        "/v1/me/requests": {"get": operation("listRequests", "List your requests", listed)},
+        "/v1/privacy/requests/{request_id}": {
+            "get": operation("getRequest", "Show how a request stands", one, [REQUEST_ID], public=True)
+        },
+    }
 
 
 def _consents() -> Json:

@@ -85,6 +85,8 @@ IDEMPOTENCY_KEY = _parameter(
 )
 JOB_ID = _parameter("path", "job_id", _UUID, required=True, description="A UUID that the client made.")
 OUTPUT_N = _parameter("path", "n", {"type": "integer"}, required=True, description="0 is the first output.")
+REQUEST_ID = _parameter("path", "request_id", _UUID, required=True, description="As the request was answered with.")
+RIGHT = _parameter("query", "right", _TEXT, description="access, or portability: what the request is recorded as.")
 HOOK_TOKEN = _parameter("path", "token", _TEXT, required=True, description="As a provider was given it.")
 PREFER = _parameter("header", "Prefer", _TEXT, description="wait=25: answer when the job has changed, 25 s at most.")
 IF_NONE_MATCH = _parameter("header", "If-None-Match", _TEXT, description="The ETag of the version that is known.")

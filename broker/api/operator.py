@@ -23,7 +23,15 @@ async def take_snapshot(services: Services) -> Snapshot:
     counts = tuple(msgspec.convert(dict(row), JobCount) for row in await jobs.snapshot())
     uploads, oldest_s = await jobs.uploads_alive()
     purges = await services.stores.attempts.pending()
-    return Snapshot(counts=counts, uploads=uploads, oldest_upload_s=oldest_s, purges=purges)
+    requests, overdue = await services.stores.requests.counts()
+    return Snapshot(
+        counts=counts,
+        uploads=uploads,
+        oldest_upload_s=oldest_s,
+        purges=purges,
+        requests=requests,
+        overdue_requests=overdue,
+    )
 
 
 async def look_at_providers(services: Services) -> dict[str, ProviderFigures]:

@@ -55,6 +55,7 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     announce_days: int = 0
     has_credits: bool = False
     """Whether anything has a price, so that there is an account."""
+    answer_within_days: int = 30
     counter_s: int = COUNTER_S
 
     @property
@@ -101,6 +102,7 @@ def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///")
         optional=profile.consent.optional,
         min_age=profile.consent.min_age or 0,
         announce_days=profile.consent.announce_days,
+        answer_within_days=profile.rights.answer_within_days,
         has_credits=any(profile.credits.price(name) for name in offered),
     )
 

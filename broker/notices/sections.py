@@ -114,7 +114,8 @@ class _Writer:
         names = ["access", "rectify", "erase", "restrict", "move", *(["withdraw"] if self._facts.purposes else [])]
         items = [self._say("rights", name) for name in names]
         items.append(self._say("rights", "complain_to" if authority else "complain", authority=authority))
-        return self._section("rights", self._say("rights", "intro"), items=items, notes=["how", "places"])
+        intro, days = self._say("rights", "intro"), self._facts.answer_within_days
+        return self._section("rights", intro, items=items, notes=["how", "places"], days=days)
 
     def deletion(self) -> Section:
         url = self._facts.publisher.deletion_url
@@ -163,9 +164,14 @@ class _Writer:
         return self._texts.say(section, sentence, **values)
 
     def _section(
-        self, name: str, *paragraphs: str, items: list[str] | None = None, notes: list[str] | None = None
+        self,
+        name: str,
+        *paragraphs: str,
+        items: list[str] | None = None,
+        notes: list[str] | None = None,
+        **values: object,
     ) -> Section:
-        said = tuple(self._say(name, note) for note in notes or ())
+        said = tuple(self._say(name, note, **values) for note in notes or ())
         title = self._say(name, "title")
         return Section(id=name, title=title, paragraphs=paragraphs, items=tuple(items or ()), notes=said)
 

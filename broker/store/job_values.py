@@ -48,6 +48,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What it may still spend."""
     devices: int = 0
     """How many devices it has registered, to which outputs can be sealed."""
+    is_restricted: bool = False
+    is_erasing: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

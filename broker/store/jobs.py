@@ -11,6 +11,7 @@ from broker.account_errors import CreditsRequired
 from broker.custody import NewCopy
 from broker.errors import HolderStillAlive, IllegalTransition, Unauthenticated
 from broker.jobs import TRANSITIONS, Job, JobState, Outcome, Output
+from broker.rights_errors import Erasing, Restricted
 from broker.store import columns
 from broker.store.database import Database
 from broker.store.files import statements
@@ -21,6 +22,8 @@ SETTLING_LEASE_S = 10.0
 GRACE_S = 2.0
 BATCH = 50
 MOST_AHEAD = 1000
+REFUSED = {"user_erasing": Erasing, "user_restricted": Restricted}
+USAGE = Usage.__struct_fields__
 
 
 def sources(target: JobState) -> list[str]:
@@ -35,11 +38,19 @@ class JobStore:
         self._database = database
 
     async def receive(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
-        """Commit the row and its custody rows; None when the id is taken, Unauthenticated when the user is no more."""
+        """
+        Commit the row and its custody rows; None when the id is taken.
+
+        Raises Unauthenticated when the user is no more, Erasing and Restricted when the user said so in this moment.
+        """
         try:
             return await self._receive(new, copies)
         except asyncpg.ForeignKeyViolationError as exc:
             raise Unauthenticated("nobody has this token any more") from exc
+        except asyncpg.CheckViolationError as exc:
+            if (refusal := REFUSED.get(str(exc.constraint_name))) is None:
+                raise
+            raise refusal from exc
 
     async def _receive(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
         return await self._one(
@@ -202,7 +213,7 @@ class JobStore:
         """Return the job of this id, if there is one, and what else its user has going on."""
         row = await self._database.row(SQL["look"], user_id, public_id)
         assert row is not None
-        usage = Usage(live=row["live"], last_minute=row["last_minute"], credits=row["credits"], devices=row["devices"])
+        usage = msgspec.convert({name: row[name] for name in USAGE}, Usage)
         return None if row["id"] is None else _job(row), usage
 
     async def ahead(self, job: Job) -> int:

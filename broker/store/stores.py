@@ -9,12 +9,15 @@ from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
 from broker.store.devices import DeviceStore
+from broker.store.erasures import ErasureStore
+from broker.store.held import HeldStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.notices import NoticeStore
 from broker.store.outputs import OutputStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
+from broker.store.requests import RequestStore
 from broker.store.users import UserStore
 
 
@@ -33,6 +36,9 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     notices: NoticeStore
     consents: ConsentStore
     credits: CreditStore
+    requests: RequestStore
+    erasures: ErasureStore
+    held: HeldStore
     keys: Keyholders
     blobs: BlobStore
 
@@ -52,6 +58,9 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         notices=NoticeStore(database),
         consents=ConsentStore(database),
         credits=CreditStore(database),
+        requests=RequestStore(database),
+        erasures=ErasureStore(database),
+        held=HeldStore(database),
         keys=keys,
         blobs=blobs,
     )

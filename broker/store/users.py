@@ -54,6 +54,10 @@ class UserStore:
         self._known[digest] = str(row["id"]), now_s
         return str(row["id"])
 
+    def forget(self, token: str) -> None:
+        """Let this process look the token up again."""
+        self._known.pop(token_hash(token), None)
+
     async def forget_idle(self, *, idle_for_s: float) -> int:
         """Delete users who were not seen for long; return how many."""
         return len(await self._database.rows(SQL["forget_idle"], idle_for_s))

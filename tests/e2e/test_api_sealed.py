@@ -394,7 +394,7 @@ async def test_info_and_contexts_are_said_as_documented(api: Api) -> None:
     lower, n = job["id"], 0
     assert lower == lower.lower()
     row = await api.row(job)
-    device = (await api.services.stores.devices.of_user(row.user_id))[0]
+    device = (await api.services.stores.devices.of_user(str(row.user_id)))[0]
     assert key_info(row.public_id, n, device.id, device.kem) == phone.info(lower, n)
     assert output_context(row.public_id, n) == OPENER.output_context(lower, n)
     assert thumbnail_context(row.public_id, n) == OPENER.thumbnail_context(lower, n)

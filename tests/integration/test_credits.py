@@ -122,9 +122,10 @@ async def test_a_grant_counts_once(priced: Services) -> None:
 
 async def test_what_costs_nothing_needs_no_account(services: Services) -> None:
     """A profile without prices: no entry, no account."""
-    job = await sent(services, (await services.stores.users.mint()).user_id)
+    user_id = (await services.stores.users.mint()).user_id
+    job = await sent(services, user_id)
     assert job.price == 0
-    assert await kinds(services, job.user_id) == []
+    assert await kinds(services, user_id) == []
 
 
 @pytest.mark.parametrize(

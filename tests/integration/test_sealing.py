@@ -175,7 +175,7 @@ async def test_a_device_that_is_gone_when_the_work_is_done_fails_the_job(
 ) -> None:
     """Rather no output than one that is not sealed."""
     job, added, _ = await claimed(services)
-    assert await services.stores.devices.delete(job.user_id, added.id)
+    assert await services.stores.devices.delete(str(job.user_id), added.id)
     with pytest.raises(Stopped) as caught:
         await seal_output(services.stores, job, MADE, n=0, thumbnail=None)
     assert (caught.value.ending.outcome, caught.value.ending.code) == ("failed", "device_key_required")
@@ -185,10 +185,10 @@ async def test_a_device_that_is_gone_when_the_work_is_done_fails_the_job(
 async def test_a_device_that_goes_while_it_is_sealed_to_takes_its_key_along(services: Services) -> None:
     """The write of the outcome passes over it, and keeps what is for the others."""
     job, added, _ = await claimed(services)
-    other, _ = await device(services, job.user_id, Kem.P256)
+    other, _ = await device(services, str(job.user_id), Kem.P256)
     output = await seal_output(services.stores, job, MADE, n=0, thumbnail=None)
     assert len(output.wrapped) == 2
-    await services.stores.devices.delete(job.user_id, added.id)
+    await services.stores.devices.delete(str(job.user_id), added.id)
     await settled(services, job, [output])
     assert [key.device_id for key in await services.stores.outputs.keys(job.id, 0)] == [other.id]
 
@@ -250,9 +250,9 @@ async def test_a_user_has_so_many_devices(services: Services) -> None:
 async def test_a_devices_rows_go_with_it(services: Services, settings: Settings) -> None:
     """What was wrapped to it too; and with an idle user the devices."""
     job, added, _ = await claimed(services)
-    await device(services, job.user_id)
+    await device(services, str(job.user_id))
     await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
-    await services.stores.devices.delete(job.user_id, added.id)
+    await services.stores.devices.delete(str(job.user_id), added.id)
     assert [len(await rows_of(settings, f"SELECT * FROM {t}")) for t in ("devices", "output_keys")] == [1, 1]
-    await services.gallery.destroy_all(job.user_id)
+    await services.gallery.destroy_all(str(job.user_id))
     assert await count(settings, "output_keys") == 0

@@ -48,6 +48,7 @@ PROFILE = {
     "retention": "outputs outputs_for_s grace_s sealed records_for_s idle_user_for_s",
     "posture": "demands",
     "credits": "prices",
+    "rights": "answer_within_days",
     "consent": "required optional min_age announce_days",
     "publisher": "app name address email officer authority region deletion_url",
 }

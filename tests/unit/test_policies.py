@@ -16,7 +16,7 @@ from policies.retention import DAY_S, Outputs, Retention
 from policies.toml_file import ConfigInvalid, TomlFile, TomlPath
 from providers.base import Exposure
 
-WORDS = {"consent", "publisher", "credits"}  # more to agree to, who answers, what it costs: none opens a door
+WORDS = {"consent", "publisher", "credits", "rights"}  # to agree to, who answers, costs, days: none opens a door
 MINIMAL = (PROFILES / "minimal.toml").read_text()
 
 

@@ -21,6 +21,7 @@ WITH job AS (
                     owner = $7, price = $9, created_at = now(), settling_until = NULL, is_sealed = $14,
                     start_by = now() + $8 * interval '1 second', finish_by = now() + $8 * interval '1 second'
     WHERE user_id = $1 AND public_id = $2 AND state = 'receiving'
+      AND NOT EXISTS (SELECT FROM users WHERE id = $1 AND (erasing_at IS NOT NULL OR restricted_at IS NOT NULL))
     RETURNING *
 ), copies AS (
     INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
@@ -259,8 +260,10 @@ WITH usage AS (
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s, usage.live, usage.last_minute,
        coalesce((SELECT credits - held FROM accounts WHERE user_id = $1), 0) AS credits,
-       (SELECT count(*) FROM devices WHERE devices.user_id = $1) AS devices
-FROM usage LEFT JOIN jobs AS job ON job.user_id = $1 AND job.public_id = $2
+       (SELECT count(*) FROM devices WHERE devices.user_id = $1) AS devices,
+       users.restricted_at IS NOT NULL AS is_restricted, users.erasing_at IS NOT NULL AS is_erasing
+FROM usage LEFT JOIN users ON users.id = $1
+           LEFT JOIN jobs AS job ON job.user_id = $1 AND job.public_id = $2
 
 -- name: ahead
 -- How many queued jobs of the same pool would be claimed before this one, as far as it is worth counting.
@@ -302,11 +305,11 @@ GROUP BY pool
 SELECT id, fence FROM jobs WHERE owner = $1 AND state = 'running'
 
 -- name: forgettable
--- Final jobs whose records have been kept long enough and of which nothing is open.
+-- Final jobs whose records have been kept long enough and of which nothing is open; those of erased users go otherwise.
 DELETE FROM jobs
 WHERE id IN (
     SELECT id FROM jobs
-    WHERE finalized_at < now() - $1 * interval '1 second'
+    WHERE finalized_at < now() - $1 * interval '1 second' AND erased_by IS NULL
       AND NOT EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id AND purge_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM custody
                       WHERE custody.job_id = jobs.id
