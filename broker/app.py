@@ -46,6 +46,7 @@ from broker.api.rights import (
 )
 from broker.api.sealed import get_thumbnail, list_output_keys, put_output_key
 from broker.api.serving import Disclosures
+from broker.api.telemetry import take_report
 from broker.api.users import create_user
 from broker.api.views import Pace
 from broker.guard import Guard
@@ -96,6 +97,7 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     list_requests,
     get_request,
     take_hint,
+    take_report,
     get_live,
     get_ready,
     get_openapi,

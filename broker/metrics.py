@@ -9,11 +9,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from broker.attempts import Ended
 from broker.circuits import CircuitState
+from broker.telemetry import AppReport
 from providers.failures import FailureKind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _DESTROYED_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_APP_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _PROVIDER_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 _CIRCUIT_VALUES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 _MODEL_S = (0.001, 0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -104,10 +106,24 @@ class Metrics:
             ("what",),
             registry=self.registry,
         )
+        of_app = ("event", "platform")
+        self._app_events = Counter(
+            "lethe_app_events", "What apps report of themselves.", of_app, registry=self.registry
+        )
+        self._app_seconds = Histogram(
+            "lethe_app_seconds", "How long it took, as apps report.", of_app, buckets=_APP_S, registry=self.registry
+        )
         # An alarm that appears only when it rings cannot be told from one that is not wired.
         for what in Held:
             self.still_held.labels(what=what)
         self._define_providers()
+
+    def reported(self, report: AppReport) -> None:
+        """Count what an app reports."""
+        self._app_events.labels(event=report.event, platform=report.platform).inc()
+        if report.duration_ms is not None:
+            seconds = report.duration_ms / 1000
+            self._app_seconds.labels(event=report.event, platform=report.platform).observe(seconds)
 
     def _define_gauges(self) -> None:
         self._jobs = Gauge("lethe_jobs", "Jobs.", ("state", "operation"), registry=self.registry)

@@ -47,6 +47,7 @@ from broker.api.rights import (
     RequestView,
     RestrictionView,
 )
+from broker.api.telemetry import AppReportView
 from broker.api.users import UserView
 from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
@@ -54,6 +55,7 @@ SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
     *(NoticePairView, ConsentsView, NewConsentsView),
     *GALLERY_VIEWS,
+    AppReportView,
     *(MeView, ErasedView, RequestView, RequestListView, RestrictionView, NewRestrictionView, ObjectionView),
     *(LiveView, ReadyView, Problem),
 ]
@@ -88,7 +90,7 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **gallery_paths(), **_mine(), **_hooks(), **_about()},
+        "paths": {**_users(), **_jobs(), **gallery_paths(), **_mine(), **_hooks(), **_telemetry(), **_about()},
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -226,6 +228,16 @@ def _consents() -> Json:
     giving["responses"] |= problems(400, 401, 403, 413, 415, 422, 429, 503)
     seeing = operation("getConsents", "What the user agrees to", {"200": shown, **problems(401, 503)})
     return {"get": seeing, "put": giving}
+
+
+def _telemetry() -> Json:
+    responses = {"204": _empty("Counted."), **problems(400, 413, 415, 422, 503)}
+    report = operation("reportTelemetry", "Report a crash or how long something took", responses, public=True)
+    report["requestBody"] = {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": ref("AppReport")}}},
+    }
+    return {"/v1/telemetry": {"post": report}}
 
 
 def _hooks() -> Json:

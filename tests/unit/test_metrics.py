@@ -9,9 +9,10 @@ from broker.attempts import Ended
 from broker.circuits import CircuitState
 from broker.jobs import JobState
 from broker.metrics import CONTENT_TYPE, AttemptResult, Held, JobCount, Metrics, ProviderFigures, Snapshot, render
+from broker.telemetry import AppEvent, AppReport, Platform
 from providers.failures import FailureKind
 
-LABELS = {"state", "operation", "pool", "outcome", "provider", "result", "what", "le"}
+LABELS = {"state", "operation", "pool", "outcome", "provider", "result", "what", "event", "platform", "le"}
 METRICS_PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -162,6 +163,7 @@ def test_no_label_can_carry_an_id() -> None:
     metrics.attempt_ended(ended(None))
     metrics.show_providers({"fal": ProviderFigures(state=CircuitState.CLOSED, slots=1, in_use=0)})
     metrics.purges.labels(provider="fal", result="unknown").inc()
+    metrics.reported(AppReport(event=AppEvent.CRASH, platform=Platform.IOS, duration_ms=5))
     shown = {label for _, labels in samples(metrics) for label, _ in labels}
     assert shown == LABELS
 
