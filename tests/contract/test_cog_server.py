@@ -143,9 +143,15 @@ async def test_what_a_real_server_refuses_has_its_kind(
     adapter: Cog, parameters: dict[str, str | int | float], kind: FailureKind, detail: str
 ) -> None:
     """Its schema's refusal names the field; a model's own words decide the kind, and are not repeated."""
-    failure = await failure_of(adapter, ordered(**parameters))
+    async with asyncio.timeout(ENOUGH_S):
+        while (failure := await failure_of(adapter, ordered(**parameters))) is not None and _is_full(failure):
+            await asyncio.sleep(0.01)  # its slot is free again only a moment after it has answered the order before
     assert failure is not None
     assert (failure.kind, failure.detail) == (kind, detail)
+
+
+def _is_full(failure: ProviderFailure) -> bool:
+    return failure.kind is FailureKind.OVERLOADED and failure.detail != "failed"
 
 
 async def test_a_dropped_order_stops_a_real_prediction(container: Container, adapter: Cog) -> None:
