@@ -10,7 +10,15 @@ from broker.forensics.loopback import Loopback
 from broker.forensics.metrics import Metrics
 from broker.forensics.processes import DeletedFiles, Memory, descendants
 from broker.forensics.stage import Stage
-from broker.forensics.stores import BY_THE_LOG, PAST_THE_LOG, PostgresFiles, PostgresRows, RedisHeap, RedisValues
+from broker.forensics.stores import (
+    BY_THE_LOG,
+    PAST_THE_LOG,
+    PostgresFiles,
+    PostgresRows,
+    PostgresWal,
+    RedisHeap,
+    RedisValues,
+)
 from broker.forensics.surfaces import Files, Surface
 
 MEMORY: Final = "process memory"
@@ -50,7 +58,7 @@ def surfaces_of(stage: Stage, *, since_s: float) -> list[Surface]:
         PostgresFiles(
             "Postgres data", postgres, wanted=lambda path: wal not in path.parents, dsn=dsn, way=PAST_THE_LOG
         ),
-        PostgresFiles("Postgres WAL", wal, wanted=lambda _: True, dsn=dsn, way=BY_THE_LOG),
+        PostgresWal("Postgres WAL", wal, wanted=lambda _: True, dsn=dsn, way=BY_THE_LOG),
         PostgresRows("Postgres rows", dsn),
         Files("server logs", top / "logs", wanted=_is_servers_log, log="postgres.log"),
         Files("blob store", top / "blobs"),

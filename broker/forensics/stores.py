@@ -20,6 +20,12 @@ PAST_THE_LOG: Final = "past the log"
 """How Postgres is made to write something down."""
 _PLANTED_FOR_S: Final = 600
 _TIMEOUT_S: Final = 30.0
+_WAL_PAGE_BYTES: Final = 8192
+_WAL_MAGIC: Final = b"\xd1"
+"""The high byte of every version's number."""
+_HEADER_BYTES: Final = 24
+_LONG_HEADER_BYTES: Final = 40
+_HAS_LONG_HEADER: Final = 0x02
 
 Address = Callable[[], str]
 """Where a server is; it is asked anew each time, since a stack may start again."""
@@ -96,6 +102,33 @@ class PostgresFiles(Files):
         """Have the server write it there: by way of its log, or past it."""
         async with rows_in_postgres(self._dsn(), leaks, self._way):
             yield
+
+
+class PostgresWal(PostgresFiles):
+    """
+    Segments of the write-ahead log, without the header that begins each of their pages.
+
+    A record goes on behind the header of the next page, which would tear apart what is looked for (PostgreSQL 15 to 18,
+    src/include/access/xlog_internal.h: XLogPageHeaderData).
+    """
+
+    async def parts(self) -> AsyncGenerator[Part]:
+        """Yield each segment."""
+        async for part in super().parts():
+            yield Part(part.name, without_page_headers(part.blocks))
+
+
+def without_page_headers(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Take the headers out of pages of a write-ahead log; whatever is no such page stays as it is."""
+    for block in blocks:
+        pages = (block[at : at + _WAL_PAGE_BYTES] for at in range(0, len(block), _WAL_PAGE_BYTES))
+        yield b"".join(page[_header_bytes(page) :] for page in pages)
+
+
+def _header_bytes(page: bytes) -> int:
+    if page[1:2] != _WAL_MAGIC:
+        return 0
+    return _LONG_HEADER_BYTES if page[2] & _HAS_LONG_HEADER else _HEADER_BYTES
 
 
 async def _held(client: Any, key: bytes) -> list[bytes]:

@@ -144,8 +144,8 @@ async def test_what_a_real_server_refuses_has_its_kind(
 ) -> None:
     """Its schema's refusal names the field; a model's own words decide the kind, and are not repeated."""
     async with asyncio.timeout(ENOUGH_S):
-        while (failure := await failure_of(adapter, ordered(**parameters))) is not None and _is_full(failure):
-            await asyncio.sleep(0.01)  # its slot is free again only a moment after it has answered the order before
+        while (failure := await failure_of(adapter, ordered(**parameters))) is not None and _is_full(failure):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # its slot is free only a moment after it has answered the order before
     assert failure is not None
     assert (failure.kind, failure.detail) == (kind, detail)
 

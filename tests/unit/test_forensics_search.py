@@ -12,6 +12,7 @@ from PIL import Image
 from broker.forensics.encodings import Encoding, patterns, planted, tells_apart
 from broker.forensics.markers import Family, Place, place_of, plant
 from broker.forensics.search import OVERLAP_BYTES, Found, Known, Quarry
+from broker.forensics.stores import without_page_headers
 from broker.forensics.streams import MOST_BYTES
 
 
@@ -51,6 +52,21 @@ def test_a_torn_marker_is_found_too(family: Family) -> None:
     """The beginning alone betrays that a marker was there."""
     torn = family.marker("it")[:-3]
     assert Quarry(family).look([torn + bytes(50)]) == Counter({Found(label=Place.PIECE, encoding=Encoding.RAW): 1})
+
+
+@pytest.mark.parametrize("header", [24, 40])
+def test_a_marker_across_a_page_of_the_write_ahead_log_is_found(family: Family, header: int) -> None:
+    """The header of the next page stands in the middle of a record; without it the marker is whole."""
+    marker = family.marker("it")
+    begins = bytes([0x18, 0xD1, 0x02 if header == 40 else 0x00, 0]).ljust(header, b"\x07")
+    next_begins = bytes([0x18, 0xD1, 0x01, 0]).ljust(24, b"\x07")
+    cut = len(family.beginning) // 2
+    first = (begins + b"x" * 8192)[: 8192 - cut] + marker[:cut]
+    segment = first + (next_begins + marker[cut:]).ljust(8192, b"\0") + bytes(8192)
+    assert Quarry(family).look([segment]) == Counter()
+    assert Quarry(family).look(without_page_headers([segment])) == Counter(
+        {Found(label="it", encoding=Encoding.RAW): 1}
+    )
 
 
 def test_keys_are_found(family: Family) -> None:
