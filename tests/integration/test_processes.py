@@ -16,7 +16,7 @@ from tests.processes import LetheProcess
 unused = ("postgres_dsn", "redis_url", "blobs_url", "keyholder_socket", "receipt_key_file")
 settings = Settings(**dict.fromkeys(unused, ""))
 socket = folder / "k.sock"
-LetheProcess(["broker.keyholder", "--socket", str(socket)], settings, folder / "log", {})
+LetheProcess(["broker.keyholder", "--socket", str(socket)], settings, folder / "keyholder.log", {})
 while not socket.exists():
     time.sleep(0.01)
 """
