@@ -118,9 +118,7 @@ class OutsideProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     @property
     def terms(self) -> ProviderTerms:
         """What the disclosure policy is asked about."""
-        return ProviderTerms(
-            exposure=self.exposure, retention_s=self.retention_s, deletes=self.deletes, region=self.region
-        )
+        return ProviderTerms(exposure=self.exposure, retention_s=self.retention_s, region=self.region)
 
 
 Provider = InhouseProvider | OutsideProvider

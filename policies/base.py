@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from providers.base import Deletes, Exposure
+from providers.base import Exposure
 
 
 class RefusalCode(StrEnum):
@@ -66,7 +66,6 @@ class ProviderTerms(msgspec.Struct, frozen=True, kw_only=True):
 
     exposure: Exposure
     retention_s: int
-    deletes: Deletes = Deletes.NONE
     region: str | None = None
     """Empty where nobody has said; None for our own workers, who stand where we do."""
 

@@ -5,15 +5,15 @@ from typing import Annotated
 import msgspec
 
 from policies.base import Facts, NoObjection, ProviderTerms, RefusalCode, Refuse
-from providers.base import Deletes, Exposure
+from providers.base import Exposure
 
 
 class Disclosure(NoObjection, frozen=True, kw_only=True):
     """
     The widest exposure and the longest stay at a provider that this profile allows, and where one may stand.
 
-    What a provider deletes when it is told to does not stay: settle tells it, and goes on for a day where it is down.
-    Without `regions` a provider may stand anywhere.
+    That a provider deletes when it is told to makes its stay no shorter: it may be down then, and may delete less than
+    all. Without `regions` a provider may stand anywhere.
     """
 
     exposure: Exposure = Exposure.LOCAL
@@ -34,7 +34,7 @@ class Disclosure(NoObjection, frozen=True, kw_only=True):
     def _exposed(self, terms: ProviderTerms) -> Refuse | None:
         if terms.exposure.rank > self.exposure.rank:
             return self._refuse(f"the provider's exposure is {terms.exposure}, this server allows {self.exposure}")
-        if terms.deletes is not Deletes.API and terms.retention_s > self.max_provider_retention_s:
+        if terms.retention_s > self.max_provider_retention_s:
             return self._refuse(
                 f"the provider keeps pictures for {terms.retention_s} s, "
                 f"this server allows {self.max_provider_retention_s} s"

@@ -28,6 +28,23 @@ operation = "upscale"
 tiers = [{ box = 1 }]
 """
 ROUTE_LINE = 10
+DELETING = """
+[provider.box]
+adapter = "http"
+base_url = "https://example.org"
+exposure = "logged"
+retention_s = 60
+contract = "2026-7"
+
+[provider.box.operation.upscale]
+input = { image = "$image" }
+output = "/output"
+options = { path = "/upscale" }
+
+[[route]]
+operation = "upscale"
+tiers = [{ box = 1 }]
+"""
 
 
 def lethe(*arguments: str) -> Result:
@@ -85,6 +102,16 @@ def test_a_route_that_the_profile_forbids_is_refused_with_its_line(settings_of_f
     with pytest.raises(ConfigInvalid, match="the provider's exposure is logged, this server allows local") as caught:
         live_config(settings_of_file)
     assert caught.value.line == ROUTE_LINE
+
+
+def test_what_is_deleted_when_told_to_counts_as_kept(tmp_path: Path) -> None:
+    """An adapter that can delete may have been given no address for it: only the stated stay counts."""
+    file, profile = tmp_path / "lethe.toml", tmp_path / "ours.toml"
+    file.write_text(DELETING)
+    profile.write_text(MINIMAL.replace('exposure = "local"', 'exposure = "logged"'))
+    done = lethe("profile", "check", str(profile), "--config", str(file))
+    assert done.exit_code == 1
+    assert "the provider keeps pictures for 60 s, this server allows 0 s" in done.output
 
 
 async def test_a_reload_that_the_profile_forbids_changes_nothing(settings_of_file: Settings) -> None:

@@ -77,9 +77,7 @@ def test_a_provider_outside_is_read_as_written() -> None:
     assert provider.models["upscale"] == Model(
         model="up-2", input={"image": "$image", "scale": "$scale:2"}, output="/result/0", cost_usd=0.004
     )
-    assert provider.terms == ProviderTerms(
-        exposure=Exposure.LOGGED, retention_s=ACME.retention_s, deletes=Deletes.API, region=""
-    )
+    assert provider.terms == ProviderTerms(exposure=Exposure.LOGGED, retention_s=ACME.retention_s, region="")
     assert (provider.pool, provider.concurrency, provider.timeout_s) == ("relay", 8, 30.0)
     assert (provider.deletes, provider.hosts) == (Deletes.API, ("*.acme.example",))
 

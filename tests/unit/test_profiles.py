@@ -11,7 +11,7 @@ from policies.disclosure import Disclosure
 from policies.registry import PROFILES, Policies, load_profile, profile_names
 from policies.retention import DAY_S, Outputs
 from policies.toml_file import ConfigInvalid
-from providers.base import Deletes, Exposure
+from providers.base import Exposure
 
 APPS = ("headpix", "imaginex", "m2r", "minimal", "xpictures")
 
@@ -59,12 +59,11 @@ def test_m2r_keeps_a_gallery_that_it_cannot_open_and_sends_nothing_out() -> None
 
 
 def test_imaginex_goes_only_to_who_keeps_nothing_and_keeps_nothing_itself() -> None:
-    """imaginex-4: nothing stored, or deleted when told to; results go once they are delivered."""
-    kept = ProviderTerms(exposure=Exposure.EPHEMERAL, retention_s=3_600, deletes=Deletes.TTL)
-    deleted = ProviderTerms(exposure=Exposure.EPHEMERAL, retention_s=3_600, deletes=Deletes.API)
+    """imaginex-4: nothing is stored there for a second; results go once they are delivered."""
+    kept = ProviderTerms(exposure=Exposure.EPHEMERAL, retention_s=1)
     nothing = ProviderTerms(exposure=Exposure.EPHEMERAL, retention_s=0)
     logged = ProviderTerms(exposure=Exposure.LOGGED, retention_s=0)
-    assert [refused("imaginex", terms) for terms in (kept, deleted, nothing, logged)] == [True, False, False, True]
+    assert [refused("imaginex", terms) for terms in (kept, nothing, logged)] == [True, False, True]
     assert load_profile("imaginex").retention.outputs is Outputs.UNTIL_DELIVERED
 
 
