@@ -1,4 +1,4 @@
-"""A worker's /metrics, answered by a thread of its own, whose end the loop does not wait for standing still."""
+"""A worker's /metrics, answered by a thread of its own; the loop goes on while that thread ends."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,7 +17,7 @@ async def metrics_served(listen: str, registry: CollectorRegistry) -> AsyncGener
     try:
         yield f"http://{listen.rpartition(':')[0]}:{server.server_port}"
     finally:
-        # The thread looks twice a second whether it has to end; the loop goes on meanwhile.
+        # The thread looks twice a second whether it has to end.
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         serving.join()
