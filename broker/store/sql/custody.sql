@@ -29,7 +29,9 @@ SELECT custody.id, job_id, domain, holder, what, ref, detail, provider, fence, o
        coalesce(closed.closed_at, custody.closed_at) AS closed_at,
        coalesce(closed.evidence, custody.evidence) AS evidence,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
-               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served
+               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id AND outputs.is_sealed
+               AND custody.ref IN (outputs.blob, outputs.thumbnail)) AS is_sealed
 FROM custody LEFT JOIN closed ON closed.id = custody.id
 WHERE job_id = $1
 ORDER BY custody.id
