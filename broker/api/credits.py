@@ -19,7 +19,7 @@ MOST = 1_000_000
 
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One change of an account. `kind` is an open set: granted, held, captured, released."""
+    """One change of an account. `kind` is an open set: granted, held, captured, released, refunded."""
 
     kind: str
     credits: int

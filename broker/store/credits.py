@@ -1,4 +1,4 @@
-"""Credits in Postgres: an account per user and its entries. Jobs hold and take theirs by triggers (migration 6)."""
+"""Credits in Postgres: an account per user and its entries. Jobs hold and take theirs by triggers (migrations 6, 8)."""
 
 from datetime import datetime
 from uuid import UUID
@@ -26,7 +26,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of an account: granted, held, captured or released."""
+    """One change of an account: granted, held, captured, released or refunded."""
 
     kind: str
     credits: int

@@ -111,5 +111,6 @@ UPDATE custody SET swept_at = now() WHERE id = $1 AND swept_at IS NULL
 -- name: output_lost
 -- An output that cannot be opened before its time is up is not charged; no row when it was destroyed as it should be.
 UPDATE jobs SET charged = false, version = version + 1
-WHERE id = $1 AND charged AND EXISTS (SELECT FROM outputs WHERE job_id = $1 AND n = $2 AND destroyed_at IS NULL)
+WHERE id = $1 AND charged AND coalesce(outputs_until > now(), true)
+  AND EXISTS (SELECT FROM outputs WHERE job_id = $1 AND n = $2 AND destroyed_at IS NULL)
 RETURNING id
