@@ -19,11 +19,6 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     credits: int = 0
     held: int = 0
 
-    @property
-    def free(self) -> int:
-        """What may be spent on the next job."""
-        return self.credits - self.held
-
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One change of an account: granted, held, captured, released or refunded."""
