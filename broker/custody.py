@@ -99,7 +99,7 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """The time in the words `expires_by`, `kept_by_terms` and `purge_pending`."""
     is_served: bool
     """Whether it is of an output that the job's user may fetch."""
-    is_sealed: bool = False
+    is_sealed: bool
     """Whether it is ciphertext of such an output of which devices have the key."""
 
     @property

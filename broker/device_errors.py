@@ -1,13 +1,12 @@
 """
 What may be wrong with devices and with what is sealed to them.
 
-* BrokerError (broker/errors.py)
-  x BadRequest
-    + InvalidDeviceKey
-  x Missing
-    + DeviceNotFound
-  x Conflict
-    + DeviceKeyRequired, TooManyDevices, OutputNotSealed
+* BadRequest
+  x InvalidDeviceKey
+* Missing
+  x DeviceNotFound
+* Conflict
+  x DeviceKeyRequired, TooManyDevices, OutputNotSealed
 """
 
 from http import HTTPStatus

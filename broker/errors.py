@@ -5,8 +5,6 @@ Every error the broker may show a client.
   x BadRequest
     + UnknownOperation, InvalidParameter, ParameterInUrl, InvalidHeader, UnsupportedImage, InvalidCursor
     + UploadTooLarge, UploadIncomplete, OutputTooLarge, DeadlineTooShort
-    + what broker/form_errors.py holds; of accounts and operators, what broker/account_errors.py holds; of rights, what
-      broker/rights_errors.py holds
   x NotAllowed
     + Unauthenticated, TooManyRequests, Refused
   x Missing
@@ -19,8 +17,8 @@ Every error the broker may show a client.
   x StillHeld
     + KeyStillHeld, BlobStillHeld, HolderStillAlive
 
-Of consent and devices: broker/consent_errors.py and broker/device_errors.py. Messages hold ids and codes, never user
-content.
+More leaves, by their subject: account_errors.py (of operators too), consent_errors.py, device_errors.py,
+form_errors.py, rights_errors.py. Messages hold ids and codes, never user content.
 """
 
 from http import HTTPStatus

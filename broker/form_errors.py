@@ -1,5 +1,5 @@
 """
-What may be wrong with a POST, apart from what may be wrong with a PUT as well.
+What may be wrong with a body that is JSON or a form, and with the key under which a job is posted.
 
 * BadRequest
   x InvalidJson, InvalidForm, UnexpectedPart, WrongPictureCount, IdempotencyKeyMissing, IdempotencyMismatch
@@ -11,7 +11,7 @@ from broker.errors import BadRequest
 
 
 class InvalidJson(BadRequest):
-    """The job is not one JSON object without repeated names."""
+    """The body is not one JSON object without repeated names."""
 
     code = "invalid_json"
 

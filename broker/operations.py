@@ -156,7 +156,11 @@ def find_operation(name: str) -> Operation:
 
 
 def parse_request(name: str, pairs: Pairs, header: str = "") -> dict[str, Value]:
-    """Read the parameters of a PUT: its query pairs and its Lethe-Parameters header, defaults filled in."""
+    """
+    Read the parameters of a PUT: its query pairs and its Lethe-Parameters header, defaults filled in.
+
+    A pair that repeats the operation's own name is passed over once.
+    """
     declared = find_operation(name).parameters
     given = read_pairs(declared, _without_name(name, pairs))
     for key, value in read_mapping(declared, decode_header(header) if header else {}).items():
@@ -164,12 +168,6 @@ def parse_request(name: str, pairs: Pairs, header: str = "") -> dict[str, Value]
             raise invalid(key, "stands in the URL and in the header")
         given[key] = value
     return complete(declared, given)
-
-
-def parse_query(name: str, pairs: Pairs) -> dict[str, Value]:
-    """Read parameters from the pairs of a query; a pair that repeats the operation's own name is passed over once."""
-    declared = find_operation(name).parameters
-    return complete(declared, read_pairs(declared, _without_name(name, pairs)))
 
 
 def parse_parameters(name: str, mapping: Mapping[str, object]) -> dict[str, Value]:

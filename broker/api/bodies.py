@@ -13,22 +13,33 @@ from broker.incoming import Body
 from broker.parameters import decode_json, invalid
 from broker.services import Services
 
-MAX_BYTES = 8 * 1024
+MAX_BYTES = 8_192
+READ_WITHIN_S = 10.0
 
 
-async def read_object(request: HttpRequest, services: Services, *, names: frozenset[str]) -> dict[str, object]:
-    """Read one JSON object that has no other members than these; raise what is wrong with it."""
+async def read_json(request: HttpRequest, services: Services) -> bytearray:
+    """Read a body that says it is JSON, without looking into it."""
     refuse_two_lengths(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(status_code=415, headers={"Accept": "application/json"})
     body = Body(stream_of(request), max_bytes=MAX_BYTES, idle_s=services.settings.upload_idle_s)
     data = bytearray()
     try:
-        async with asyncio.timeout(services.settings.upload_within_s), aclosing(body.chunks()) as chunks:
+        async with asyncio.timeout(READ_WITHIN_S), aclosing(body.chunks()) as chunks:
             async for chunk in chunks:
                 data += chunk
     except TimeoutError as exc:
         raise UploadIncomplete from exc
+    return data
+
+
+async def read_object(request: HttpRequest, services: Services, *, names: frozenset[str]) -> dict[str, object]:
+    """Read one JSON object that has no other members than these; raise what is wrong with it."""
+    return object_in(await read_json(request, services), names=names)
+
+
+def object_in(data: bytearray, *, names: frozenset[str]) -> dict[str, object]:
+    """Decode one JSON object that has no other members than these; raise InvalidJson, or InvalidParameter."""
     found = decode_json(data)
     if strange := found.keys() - names:
         raise invalid(min(strange), "is not known here", at="#")

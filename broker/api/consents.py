@@ -6,8 +6,8 @@ import msgspec
 from litestar import Response, get, put
 from msgspec import UNSET, UnsetType
 
+from broker.api.bodies import read_object
 from broker.api.deps import HttpRequest, Known, Wired
-from broker.api.submitting import json_body
 from broker.api.views import Moment, whole_second
 from broker.consent_errors import UnderAge, UnknownNotice
 from broker.consents import Consent, ConsentEvent, Wish
@@ -15,12 +15,12 @@ from broker.errors import InvalidParameter
 from broker.noticeboard import Shown
 from broker.notices.consent_record import ConsentRecord, record_of
 from broker.notices.facts import NoticeFacts
-from broker.parameters import decode_json, invalid
+from broker.parameters import invalid
 from broker.services import Services
 from policies.consent import Purpose
 
 NOT_GIVEN = "not_given"
-_NAMES = ("notice_version", "give", "withdraw", "is_of_age")
+_NAMES = frozenset({"notice_version", "give", "withdraw", "is_of_age"})
 
 
 class ConsentStateView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,16 +61,13 @@ async def get_consents(services: Wired, caller: Known) -> ConsentsView:
 @put("/v1/me/consents")
 async def put_consents(request: HttpRequest, services: Wired, caller: Known) -> Response[ConsentsView]:
     """Give and withdraw; what is not named stays as it is, and the same again adds nothing."""
-    wish = await wish_of(services, read_wish(await json_body(request, services)))
+    wish = await wish_of(services, read_wish(await read_object(request, services, names=_NAMES)))
     await services.stores.consents.record(caller.user_id, wish)
     return Response(await show_consents(services, caller.user_id), status_code=200)
 
 
-def read_wish(data: bytes | bytearray) -> NewConsentsView:
-    """Read the body of a PUT; raise InvalidJson, or InvalidParameter with a pointer."""
-    order = decode_json(data)
-    if strange := order.keys() - set(_NAMES):
-        raise invalid(min(strange), "is not known here", at="#")
+def read_wish(order: dict[str, object]) -> NewConsentsView:
+    """Read the body of a PUT; raise InvalidParameter with a pointer."""
     version, is_of_age = order.get("notice_version"), order.get("is_of_age", UNSET)
     if not isinstance(version, str):
         raise invalid("notice_version", "is missing, or no text", at="#")

@@ -6,11 +6,12 @@ from uuid import UUID
 import msgspec
 from litestar import Response, get, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
 from msgspec import UNSET, UnsetType
 
+from broker.api.bodies import read_json
 from broker.api.deps import HttpRequest, Known, Wired
 from broker.api.views import Moment, whole_second
+from broker.errors import InvalidParameter
 from broker.operators import OperatorKeys
 from broker.store.credits import Entry
 
@@ -19,7 +20,7 @@ MOST = 1_000_000
 
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One change of an account. `kind` is an open set: granted, held, captured, released."""
+    """One change of an account. `kind` is an open set: granted, held, captured, released, refunded."""
 
     kind: str
     credits: int
@@ -61,15 +62,24 @@ async def get_credits(services: Wired, caller: Known) -> AccountView:
 
 @post("/credits")
 async def grant_credits(
-    request: HttpRequest, data: JSONBody[GrantView], services: Wired, operators: NamedDependency[OperatorKeys]
+    request: HttpRequest, services: Wired, operators: NamedDependency[OperatorKeys]
 ) -> Response[BalanceView]:
     """Grant credits to a user: on the operator's listener, with an operator key."""
     operators.require(request.headers.get("authorization", ""))
+    grant = read_grant(await read_json(request, services))
     store = services.stores.credits
-    is_new = await store.grant(data.user_id, data.credits, reference=data.reference)
-    account = await store.account(data.user_id)
+    is_new = await store.grant(grant.user_id, grant.credits, reference=grant.reference)
+    account = await store.account(grant.user_id)
     view = BalanceView(credits=account.credits, held=account.held, is_new=is_new)
     return Response(view, status_code=201 if is_new else 200)
+
+
+def read_grant(data: bytearray) -> GrantView:
+    """Read one grant; raise InvalidParameter where a member is missing, unknown or out of range."""
+    try:
+        return msgspec.json.decode(data, type=GrantView)
+    except msgspec.DecodeError as exc:
+        raise InvalidParameter(f"a grant has user_id, credits (1 to {MOST}), a short reference, and no more") from exc
 
 
 def _show(entry: Entry) -> EntryView:

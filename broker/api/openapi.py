@@ -29,6 +29,7 @@ from broker.api.openapi_parts import (
     RIGHT,
     Json,
     answer,
+    body,
     operation,
     problems,
     put_parameters,
@@ -157,7 +158,7 @@ def _taking(name: str, summary: str, parameters: list[Json], bodies: Json) -> Js
     described = operation(name, summary, {"200": job, "202": taken}, parameters)
     content = {media_type: {"schema": schema} for media_type, schema in bodies.items()}
     described["requestBody"] = {"required": True, "content": content}
-    described["responses"] |= problems(400, 401, 403, 409, 413, 415, 422, 429, 503)
+    described["responses"] |= problems(400, 401, 402, 403, 409, 413, 415, 422, 429, 503)
     return described
 
 
@@ -187,10 +188,7 @@ def _rights() -> Json:
         "Restrict processing, or lift it",
         {"200": answer("How it stands.", RestrictionView), **problems(400, 401, 409, 413, 415, 422, 429, 503)},
     )
-    changed["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": ref("NewRestriction")}}},
-    }
+    changed["requestBody"] = body(NewRestrictionView)
     counted = {"200": answer("Everything, counted.", MeView), **problems(401, 503)}
     erasing = {"200": erased, "202": {**erased, "description": "It goes on."}, **problems(401, 503)}
     objected = {"200": answer("What was withdrawn.", ObjectionView), **problems(401, 409, 429, 503)}
@@ -221,10 +219,7 @@ def _rights() -> Json:
 def _consents() -> Json:
     shown = answer("What is asked, what is missing, and every record.", ConsentsView)
     giving = operation("putConsents", "Give and withdraw consent", {"200": shown})
-    giving["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": ref("NewConsents")}}},
-    }
+    giving["requestBody"] = body(NewConsentsView)
     giving["responses"] |= problems(400, 401, 403, 413, 415, 422, 429, 503)
     seeing = operation("getConsents", "What the user agrees to", {"200": shown, **problems(401, 503)})
     return {"get": seeing, "put": giving}
@@ -233,10 +228,7 @@ def _consents() -> Json:
 def _telemetry() -> Json:
     responses = {"204": _empty("Counted."), **problems(400, 413, 415, 422, 503)}
     report = operation("reportTelemetry", "Report a crash or how long something took", responses, public=True)
-    report["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": ref("AppReport")}}},
-    }
+    report["requestBody"] = body(AppReportView)
     return {"/v1/telemetry": {"post": report}}
 
 

@@ -9,6 +9,7 @@ from typing import cast
 from litestar import Response, post
 from litestar.exceptions import HTTPException
 
+from broker.api.bodies import object_in
 from broker.api.deps import Caller, HttpRequest, Known, Seen, Wired
 from broker.api.submitting import answer_taken, refuse_two_lengths, seconds_in, stream_of
 from broker.api.views import JobView
@@ -20,7 +21,7 @@ from broker.incoming import Body, Delivery
 from broker.intake import FORM_FACTOR
 from broker.jobs import Job
 from broker.operations import find_operation, parse_parameters, parted
-from broker.parameters import decode_json, invalid
+from broker.parameters import invalid
 from broker.sameness import job_id_of
 from broker.secret_memory import wipe
 from broker.services import Services
@@ -123,11 +124,9 @@ async def _in_time(services: Services) -> AsyncGenerator[None]:
 
 def _submission(data: bytearray, request: HttpRequest, caller: Caller, key: str) -> Submission:
     try:
-        order = decode_json(data)
+        order = object_in(data, names=_FIELDS)
     finally:
         wipe(data)
-    if strange := order.keys() - _FIELDS:
-        raise invalid(min(strange), "is not known here", at="#")
     operation, given = order.get("operation"), order.get("parameters", {})
     if not isinstance(operation, str):
         raise invalid("operation", "is missing, or no text", at="#")

@@ -10,19 +10,17 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 from msgspec import UNSET, UnsetType
 
+from broker.api.bodies import read_object
 from broker.api.deps import HttpRequest, Known, Wired, bearer_token
-from broker.api.submitting import json_body
-from broker.api.views import Moment, whole_second
+from broker.api.views import Moment, moment, whole_second
 from broker.consents import Wish
 from broker.custody import Evidence
 from broker.errors import InvalidParameter, Unauthenticated
 from broker.export import export
-from broker.parameters import decode_json, invalid
 from broker.receipts import PROVIDER_WORDS
 from broker.rights import ProviderCopies, Request, Right
 from broker.rights_errors import Erasing, RequestNotFound
 from broker.services import Services
-from broker.store.credits import Account
 from broker.store.held import HeldUser
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -146,7 +144,7 @@ async def get_export(
 @put("/v1/me/restriction")
 async def put_restriction(request: HttpRequest, services: Wired, caller: Known) -> Response[RestrictionView]:
     """Restrict processing: nothing new is taken in, nothing is lost; or lift it."""
-    is_restricted = read_restriction(await json_body(request, services))
+    is_restricted = read_restriction(await read_object(request, services, names=frozenset({"restricted"})))
     await _require_not_erasing(services, caller.user_id)
     changed = await services.stores.requests.restrict(caller.user_id, is_restricted=is_restricted)
     made = await _record(services, caller.user_id, Right.RESTRICTION) if changed else None
@@ -182,11 +180,8 @@ async def get_request(request_id: FromPath[UUID], services: Wired) -> Response[R
     return Response(await show_request(services, request), headers=NO_STORE)
 
 
-def read_restriction(data: bytes | bytearray) -> bool:
-    """Read the body of a PUT; raise InvalidJson, or InvalidParameter with a pointer."""
-    order = decode_json(data)
-    if strange := order.keys() - {"restricted"}:
-        raise invalid(min(strange), "is not known here", at="#")
+def read_restriction(order: dict[str, object]) -> bool:
+    """Read the body of a PUT; raise InvalidParameter with a pointer."""
     restricted = order.get("restricted")
     if not isinstance(restricted, bool):
         raise InvalidParameter("restricted is neither true nor false", pointer="#/restricted")
@@ -203,21 +198,20 @@ async def show_request(services: Services, request: Request) -> RequestView:
         received_at=whole_second(request.received_at),
         expected_by=whole_second(request.expected_by),
         answer_by=whole_second(request.answer_by),
-        destroyed_at=UNSET if request.destroyed_at is None else whole_second(request.destroyed_at),
-        completed_at=UNSET if request.completed_at is None else whole_second(request.completed_at),
+        destroyed_at=moment(request.destroyed_at),
+        completed_at=moment(request.completed_at),
         provider_copies=[_show_copies(known) for known in copies] or UNSET,
     )
 
 
 def _show_copies(known: ProviderCopies) -> ProviderCopiesView:
-    until = UNSET if known.until is None else whole_second(known.until)
     word = PROVIDER_WORDS[Evidence(known.evidence)]
-    return ProviderCopiesView(provider=known.provider, word=word, copies=known.copies, until=until)
+    return ProviderCopiesView(provider=known.provider, word=word, copies=known.copies, until=moment(known.until))
 
 
 async def _show_me(services: Services, user: HeldUser) -> MeView:
     held = services.stores.held
-    account: Account = await services.stores.credits.account(user.id)
+    account = await services.stores.credits.account(user.id)
     return MeView(
         id=user.id,
         created_on=user.created_on,

@@ -11,8 +11,8 @@ from broker.api.bodies import bytes_of, read_object
 from broker.api.deps import Caller, HttpRequest, Known, Wired
 from broker.api.devices import require_device
 from broker.api.jobs import find_job
-from broker.api.outputs import sealed_response
-from broker.api.serving import Blob, Disclosures, OutputResponse, servable
+from broker.api.outputs import Blob, sealed_response
+from broker.api.serving import Disclosures, OutputResponse, servable
 from broker.device_errors import InvalidDeviceKey, OutputNotSealed
 from broker.devices import WRAPPED_KEY_BYTES
 from broker.errors import OutputNotFound

@@ -49,35 +49,30 @@ class Disclosures:
             task.cancel()
 
 
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent of an output: a span of it or of its ciphertext, under which headers, or these alone."""
+
+    job: Job
+    output: Output
+    span: Span
+    headers: Headers
+    is_head: bool
+    is_delivery: bool
+    """Whether its user has the output once this was sent to its end."""
+
+
 class OutputResponse:
     """Sends one span of one output; the key is opened and wiped within the call."""
 
-    is_delivery = True
-    """Whether its user has the output once it was sent to its end."""
-
-    def __init__(
-        self,
-        services: Services,
-        disclosures: Disclosures,
-        *,
-        job: Job,
-        output: Output,
-        span: Span,
-        headers: Headers,
-        is_head: bool,
-    ) -> None:
+    def __init__(self, services: Services, disclosures: Disclosures, answer: Answer) -> None:
         self._services = services
         self._disclosures = disclosures
-        self._job = job
-        self._output = output
-        self._span = span
-        self._headers = headers
-        self._is_head = is_head
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; whatever fails before the first piece is a problem, afterwards the connection breaks."""
         del scope
-        if self._is_head:
+        if self._answer.is_head:
             await self._start(send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
@@ -90,7 +85,8 @@ class OutputResponse:
             gone.cancel()
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], send: Send, gone: asyncio.Task[None]) -> None:
-        left = self._span.length
+        span = self._answer.span
+        left = span.length
         is_started = False
         async for piece in pieces:
             if not is_started:
@@ -101,63 +97,46 @@ class OutputResponse:
             left -= len(piece)
             async with asyncio.timeout(STALLED_S):
                 await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-        if left == 0 and self._span.stop == self._span.size_bytes and self.is_delivery:
+        if left == 0 and span.stop == span.size_bytes and self._answer.is_delivery:
             await self._delivered()
 
     async def _delivered(self) -> None:
         """Begin the grace time of an output that was sent to its end; whether it arrived only the phone knows."""
-        grace_s = self._services.policies.retain(Facts(operation=self._job.operation)).grace_s
+        job, n = self._answer.job, self._answer.output.n
+        grace_s = self._services.policies.retain(Facts(operation=job.operation)).grace_s
         if grace_s is None:
             return
         try:
-            await self._services.stores.outputs.delivered(self._job.id, self._output.n, grace_s=grace_s)
+            await self._services.stores.outputs.delivered(job.id, n, grace_s=grace_s)
         except Unavailable:
-            log.warning("delivery_unnoted", job_id=str(self._job.id))  # its time ends it, or the next download
+            log.warning("delivery_unnoted", job_id=str(job.id))  # its time ends it, or the next download
 
     async def _start(self, send: Send) -> None:
-        is_part = self._span.length < self._span.size_bytes
-        headers = {**self._headers, "Content-Length": str(self._span.length)}
+        span = self._answer.span
+        is_part = span.length < span.size_bytes
+        headers = {**self._answer.headers, "Content-Length": str(span.length)}
         if is_part:
-            headers["Content-Range"] = self._span.content_range
+            headers["Content-Range"] = span.content_range
         encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 206 if is_part else 200, "headers": encoded})
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
-        decryptor = await open_output(self._services, self._job, self._output)
+        output = self._answer.output
+        decryptor = await open_output(self._services, self._answer.job, output)
         try:
-            async with aclosing(_pieces(self._services, self._output, decryptor, self._span)) as pieces:
+            async with aclosing(_pieces(self._services, output, decryptor, self._answer.span)) as pieces:
                 yield pieces
         finally:
             decryptor.wipe()
 
 
-class Blob(msgspec.Struct, frozen=True, kw_only=True):
-    """Ciphertext of a sealed output: all of it, or its thumbnail."""
-
-    name: str
-    plaintext_bytes: int
-    is_whole: bool
-
-
 class SealedResponse(OutputResponse):
     """Sends one span of ciphertext, as it lies in the blob store: we could not open it."""
 
-    def __init__(
-        self,
-        services: Services,
-        disclosures: Disclosures,
-        *,
-        job: Job,
-        output: Output,
-        span: Span,
-        headers: Headers,
-        is_head: bool,
-        blob: Blob,
-    ) -> None:
-        super().__init__(services, disclosures, job=job, output=output, span=span, headers=headers, is_head=is_head)
+    def __init__(self, services: Services, disclosures: Disclosures, answer: Answer, *, blob: str) -> None:
+        super().__init__(services, disclosures, answer)
         self._blob = blob
-        self.is_delivery = blob.is_whole
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
@@ -165,10 +144,9 @@ class SealedResponse(OutputResponse):
             yield pieces
 
     async def _ciphertext(self) -> AsyncGenerator[bytes, None]:
+        span = self._answer.span
         try:
-            async for piece in self._services.stores.blobs.read(
-                self._blob.name, start=self._span.start, stop=self._span.stop
-            ):
+            async for piece in self._services.stores.blobs.read(self._blob, start=span.start, stop=span.stop):
                 yield piece
         except FileNotFoundError as exc:
             raise OutputGone from exc

@@ -1,9 +1,7 @@
-"""What requests with a body have in common: the body as a stream or as JSON, their limits, and the answer of a job."""
+"""What requests that send a job have in common: the body as a stream, their limits, and the answer."""
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from litestar import Response
 from litestar.exceptions import HTTPException, InternalServerException
@@ -12,12 +10,8 @@ from broker.api.deps import HttpRequest
 from broker.api.views import JobView, Pace, retry_after_s, show_job
 from broker.api.waiting import etag
 from broker.errors import InvalidHeader, UploadIncomplete
-from broker.incoming import Body
 from broker.jobs import Job
 from broker.services import Services
-
-MAX_JSON_BYTES = 8_192
-READ_WITHIN_S = 10.0
 
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 
@@ -46,22 +40,6 @@ async def stream_of(request: HttpRequest) -> AsyncGenerator[bytes, None]:
     except InternalServerException as exc:
         # The framework's words for a client that went away: an unfinished upload, no fault of ours.
         raise UploadIncomplete from exc
-
-
-async def json_body(request: HttpRequest, services: Services) -> bytearray:
-    """Read a small body that has to be JSON."""
-    refuse_two_lengths(request)
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(status_code=415, headers={"Accept": "application/json"})
-    body = Body(stream_of(request), max_bytes=MAX_JSON_BYTES, idle_s=services.settings.upload_idle_s)
-    data = bytearray()
-    try:
-        async with asyncio.timeout(READ_WITHIN_S), aclosing(body.chunks()) as chunks:
-            async for chunk in chunks:
-                data += chunk
-    except TimeoutError as exc:
-        raise UploadIncomplete from exc
-    return data
 
 
 async def answer_taken(services: Services, job: Job, pace: Pace, *, is_new: bool) -> Response[JobView]:

@@ -4,8 +4,8 @@ import msgspec
 from litestar import Response, post
 from msgspec import UNSET, UnsetType
 
+from broker.api.bodies import read_json
 from broker.api.deps import HttpRequest, Wired
-from broker.api.submitting import json_body
 from broker.errors import InvalidParameter
 from broker.telemetry import AppReport
 
@@ -21,11 +21,11 @@ class AppReportView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 @post("/v1/telemetry")
 async def take_report(request: HttpRequest, services: Wired) -> Response[None]:
     """Count an event of an app."""
-    services.metrics.reported(read_report(await json_body(request, services)))
+    services.metrics.reported(read_report(await read_json(request, services)))
     return Response(None, status_code=204)
 
 
-def read_report(data: bytes | bytearray) -> AppReport:
+def read_report(data: bytearray) -> AppReport:
     """Read one report; raise InvalidParameter where a word or field is not on the list, which is never quoted."""
     try:
         return msgspec.json.decode(data, type=AppReport)

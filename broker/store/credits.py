@@ -1,4 +1,4 @@
-"""Credits in Postgres: an account per user and its entries. Jobs hold and take theirs by triggers (migration 6)."""
+"""Credits in Postgres: an account per user and its entries. Jobs hold and take theirs by triggers (migrations 6, 8)."""
 
 from datetime import datetime
 from uuid import UUID
@@ -19,14 +19,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     credits: int = 0
     held: int = 0
 
-    @property
-    def free(self) -> int:
-        """What may be spent on the next job."""
-        return self.credits - self.held
-
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of an account: granted, held, captured or released."""
+    """One change of an account: granted, held, captured, released or refunded."""
 
     kind: str
     credits: int

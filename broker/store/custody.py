@@ -9,6 +9,7 @@ import msgspec
 from broker.custody import Copy, Evidence, Held, NewCopy
 from broker.errors import IllegalTransition
 from broker.jobs import Job, Output, StoredUpload
+from broker.store import columns
 from broker.store.database import Database
 from broker.store.files import statements
 from broker.store.jobs import BATCH, GRACE_S
@@ -29,10 +30,7 @@ class CustodyStore:
             job.id,
             job.fence,
             [c.domain for c in copies],
-            [c.holder for c in copies],
-            [c.what for c in copies],
-            [c.ref for c in copies],
-            [c.detail for c in copies],
+            *columns.of_copies(copies),
         )
         if len(rows) != len(copies):
             raise IllegalTransition(f"open {job.id} at fence {job.fence}")

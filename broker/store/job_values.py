@@ -46,10 +46,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     last_minute: int
     credits: int
     """What it may still spend."""
-    devices: int = 0
+    devices: int
     """How many devices it has registered, to which outputs can be sealed."""
-    is_restricted: bool = False
-    is_erasing: bool = False
+    is_restricted: bool
+    is_erasing: bool
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

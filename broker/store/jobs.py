@@ -44,7 +44,7 @@ class JobStore:
         Raises Unauthenticated when the user is no more, Erasing and Restricted when the user said so in this moment.
         """
         try:
-            return await self._receive(new, copies)
+            return await self._one("receive", *_received(new, copies), new.id)
         except asyncpg.ForeignKeyViolationError as exc:
             raise Unauthenticated("nobody has this token any more") from exc
         except asyncpg.CheckViolationError as exc:
@@ -52,39 +52,9 @@ class JobStore:
                 raise
             raise refusal from exc
 
-    async def _receive(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
-        return await self._one(
-            "receive",
-            new.id,
-            new.public_id,
-            new.user_id,
-            new.operation,
-            new.parameters,
-            new.profile,
-            new.pool,
-            new.owner,
-            new.within_s,
-            new.price,
-            *columns.of_copies(copies),
-            new.is_sealed,
-        )
-
     async def take_over(self, new: NewJob, copies: Sequence[NewCopy]) -> Job | None:
         """Put a later upload in the place of one that is still receiving; None when it is not receiving any more."""
-        return await self._one(
-            "take_over",
-            new.user_id,
-            new.public_id,
-            new.operation,
-            new.parameters,
-            new.profile,
-            new.pool,
-            new.owner,
-            new.within_s,
-            new.price,
-            *columns.of_copies(copies),
-            new.is_sealed,
-        )
+        return await self._one("take_over", *_received(new, copies))
 
     async def admit(self, job: Job, admission: Admission) -> Job:
         """
@@ -266,6 +236,22 @@ class JobStore:
         if job is None:
             raise IllegalTransition(f"{name} {job_id} at fence {fence}")
         return job
+
+
+def _received(new: NewJob, copies: Sequence[NewCopy]) -> tuple[object, ...]:
+    return (
+        new.user_id,
+        new.public_id,
+        new.operation,
+        new.parameters,
+        new.profile,
+        new.pool,
+        new.owner,
+        new.within_s,
+        new.price,
+        *columns.of_copies(copies),
+        new.is_sealed,
+    )
 
 
 def _job(row: asyncpg.Record) -> Job:

@@ -87,6 +87,12 @@ async def test_a_grant_is_checked(priced: Api, operator: tuple[str, str], change
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_grant_is_small(priced: Api, operator: tuple[str, str]) -> None:
+    """No more is read than a grant can need, whoever sends it."""
+    answer = await granted(priced, operator[0], reference="a" * 10_000)
+    assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large")
+
+
 async def test_a_grant_for_nobody_is_refused(priced: Api, operator: tuple[str, str]) -> None:
     """404, and no account."""
     answer = await granted(priced, operator[0], user_id="usr_nobody")

@@ -88,6 +88,21 @@ async def test_a_job_holds_its_price_and_pays_it_on_success_alone(
     assert await kinds(priced, user_id) == ["granted", "held", last]
 
 
+async def test_an_output_that_is_lost_is_paid_back_once(priced: Services) -> None:
+    """Before its time is up, however often it is asked for; afterwards nothing comes back."""
+    user_id = await funded(priced, 10)
+    job = await ended(priced, await sent(priced, user_id), Outcome.SUCCEEDED)
+    late = await ended(priced, await sent(priced, user_id), Outcome.SUCCEEDED)
+    await run_sql(priced.settings, "UPDATE jobs SET outputs_until = now() - interval '1 s' WHERE id = $1", late.id)
+
+    for lost in (job, job, late):
+        await priced.stores.custody.output_lost(lost.id, 0)
+
+    assert await account(priced, user_id) == (7, 0)
+    assert (await kinds(priced, user_id))[-1] == "refunded"
+    assert (await kinds(priced, user_id)).count("refunded") == 1
+
+
 async def test_fifty_at_once_never_spend_more_than_there_is(priced: Services) -> None:
     """Ten credits pay for three jobs, however many come through the door together; the others leave nothing."""
     user_id = await funded(priced, 10)

@@ -146,6 +146,28 @@ async def test_a_silent_store_makes_no_sealed_output_unreadable(
         assert words == ["absent", "absent"]
 
 
+async def test_a_silent_store_keeps_the_user_whose_device_can_open(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure calls no sealed output unreadable either: it stays open, and its user there, until it is absent."""
+    monkeypatch.setattr("broker.services.BlobStore", SilentBlobStore)
+    monkeypatch.setattr(SilentBlobStore, "is_silent", False)
+    async with running_services(settings) as services:
+        await pretend_worker(services)
+        job, _, _ = await claimed(services)
+        await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
+        monkeypatch.setattr(SilentBlobStore, "is_silent", True)
+        erased = await services.erasure.ask("a token", job.user_id)
+        assert erased.request.user_id == job.user_id
+        still = [c for c in await services.stores.custody.copies(job.id) if c.what == "output"]
+        assert [(c.evidence, c.is_open) for c in still] == [(None, True), (None, True)]
+
+        monkeypatch.setattr(SilentBlobStore, "is_silent", False)
+        await eventually(lambda: count(settings, "requests", "status = 'completed'"))
+        assert await count(settings, "users") == 0
+        assert blobs(settings) == []
+
+
 async def test_a_gallery_ends_with_its_user(services: Services, settings: Settings) -> None:
     """Nothing is kept for ever: an output without an end goes when its user was not seen for `idle_user_for_s`."""
     job, _, _ = await claimed(services)

@@ -146,6 +146,7 @@ def copies(evidence: Evidence = Evidence.EXPIRES_BY) -> list[Copy]:
         evidence=evidence,
         until=NOW,
         is_served=False,
+        is_sealed=False,
     )
     return [msgspec.structs.replace(row, what=what) for what in (What.UPLOAD, What.OUTPUT, What.RECORD)]
 

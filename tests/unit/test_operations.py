@@ -15,7 +15,6 @@ from broker.operations import (
     OutputKind,
     find_operation,
     parse_parameters,
-    parse_query,
     parse_request,
     parted,
     read_texts,
@@ -57,7 +56,7 @@ def test_a_query_is_read_and_defaults_are_filled_in(
     name: str, pairs: list[tuple[str, str]], parameters: dict[str, Value]
 ) -> None:
     """What is not given has its declared default."""
-    assert parse_query(name, pairs) == parameters
+    assert parse_request(name, pairs) == parameters
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_a_query_is_read_and_defaults_are_filled_in(
 def test_a_wrong_query_points_at_the_parameter(name: str, pairs: list[tuple[str, str]], pointer: str) -> None:
     """Out of range, unknown, repeated: 422 with a pointer, and the value is not quoted."""
     with pytest.raises(InvalidParameter) as caught:
-        parse_query(name, pairs)
+        parse_request(name, pairs)
     assert caught.value.pointer == pointer
     assert CANARY not in caught.value.detail
 
@@ -94,7 +93,7 @@ def test_free_text_never_stands_in_a_url(name: str) -> None:
     """A text parameter in the query is refused even where its value would do, and is not quoted."""
     for value in ("", CANARY):
         with pytest.raises(ParameterInUrl) as caught:
-            parse_query(name, [("prompt", value)])
+            parse_request(name, [("prompt", value)])
         assert caught.value.pointer == "#/parameters/prompt"
         assert CANARY not in caught.value.detail
 
@@ -103,7 +102,7 @@ def test_free_text_never_stands_in_a_url(name: str) -> None:
 def test_an_unknown_operation_is_refused(name: str) -> None:
     """422 unknown_operation, whatever was called so."""
     with pytest.raises(UnknownOperation) as caught:
-        parse_query(name, [])
+        parse_request(name, [])
     assert CANARY not in caught.value.detail
 
 
@@ -136,7 +135,7 @@ def test_what_a_user_typed_is_parted_from_the_rest() -> None:
     """A prompt goes into a buffer of its own, and can be read back; without one there is none."""
     plain, texts = parted("edit", parse_parameters("edit", {"prompt": CANARY, "count": 2}))
     assert (plain, read_texts(texts)) == ({"count": 2}, {"prompt": CANARY})
-    assert parted("restyle", parse_query("restyle", [])) == ({"filter": "pencil", "strength": 50}, b"")
+    assert parted("restyle", parse_request("restyle", [])) == ({"filter": "pencil", "strength": 50}, b"")
     assert parted("noop", {}) == ({}, b"")
     assert find_operation("edit").texts == {"prompt"}
 

@@ -73,6 +73,7 @@ def copy(number: int, holder: Holder, what: What, evidence: Evidence | None) -> 
         closed_at=AT + timedelta(seconds=2) if evidence else None,
         evidence=evidence,
         is_served=False,
+        is_sealed=False,
     )
 
 

@@ -29,7 +29,9 @@ SELECT custody.id, job_id, domain, holder, what, ref, detail, provider, fence, o
        coalesce(closed.closed_at, custody.closed_at) AS closed_at,
        coalesce(closed.evidence, custody.evidence) AS evidence,
        EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id
-               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served
+               AND custody.ref IN (outputs.blob, outputs.thumbnail, encode(outputs.key_id, 'hex'))) AS is_served,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id AND outputs.is_sealed
+               AND custody.ref IN (outputs.blob, outputs.thumbnail)) AS is_sealed
 FROM custody LEFT JOIN closed ON closed.id = custody.id
 WHERE job_id = $1
 ORDER BY custody.id
@@ -109,5 +111,6 @@ UPDATE custody SET swept_at = now() WHERE id = $1 AND swept_at IS NULL
 -- name: output_lost
 -- An output that cannot be opened before its time is up is not charged; no row when it was destroyed as it should be.
 UPDATE jobs SET charged = false, version = version + 1
-WHERE id = $1 AND charged AND EXISTS (SELECT FROM outputs WHERE job_id = $1 AND n = $2 AND destroyed_at IS NULL)
+WHERE id = $1 AND charged AND coalesce(outputs_until > now(), true)
+  AND EXISTS (SELECT FROM outputs WHERE job_id = $1 AND n = $2 AND destroyed_at IS NULL)
 RETURNING id

@@ -30,7 +30,9 @@ LIMIT $2
 -- name: open_outputs
 -- Every open copy of the outputs of some of a user's final jobs; a job's copies come all together, or not at all.
 SELECT id, job_id, domain, holder, what, ref, detail, provider, fence, opened_at, closed_at, evidence, until,
-       true AS is_served
+       true AS is_served,
+       EXISTS (SELECT FROM outputs WHERE outputs.job_id = custody.job_id AND outputs.is_sealed
+               AND custody.ref IN (outputs.blob, outputs.thumbnail)) AS is_sealed
 FROM custody
 WHERE closed_at IS NULL AND domain = 'ours'
   AND job_id IN (SELECT jobs.id FROM jobs

@@ -3,14 +3,14 @@
 WITH job AS (
     INSERT INTO jobs (id, public_id, user_id, operation, parameters, profile, pool, owner, price, state,
                       start_by, finish_by, is_sealed)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $10, 'receiving',
-            now() + $9 * interval '1 second', now() + $9 * interval '1 second', $15)
+    VALUES ($15, $2, $1, $3, $4, $5, $6, $7, $9, 'receiving',
+            now() + $8 * interval '1 second', now() + $8 * interval '1 second', $14)
     ON CONFLICT (user_id, public_id) DO NOTHING
     RETURNING *
 ), copies AS (
     INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence)
     SELECT job.id, 'ours', new.holder, new.what, new.ref, new.detail, job.fence
-    FROM job, unnest($11::text[], $12::text[], $13::text[], $14::text[]) AS new (holder, what, ref, detail)
+    FROM job, unnest($10::text[], $11::text[], $12::text[], $13::text[]) AS new (holder, what, ref, detail)
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 
