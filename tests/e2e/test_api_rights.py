@@ -16,7 +16,7 @@ from broker.store import requests
 from tests.api_client import Api
 from tests.brokers import broker_with
 from tests.lifecycle import blobs, count, eventually, keys_held, run_sql
-from tests.notices import settings_asking
+from tests.profiles import settings_under
 from tests.stack import pretend_worker, upload_bytes
 
 ASKING = '[consent]\nrequired = ["processing"]\noptional = ["push", "marketing"]'
@@ -226,7 +226,7 @@ async def test_a_restriction_is_read_strictly(api: Api, body: bytes, status: int
 
 async def test_an_objection_withdraws_what_is_optional(settings: Settings, tmp_path: Path) -> None:
     """Consent to every optional purpose is withdrawn, to the required one it stays; the objection is recorded."""
-    async with broker_with(settings_asking(settings, tmp_path, ASKING)) as api:
+    async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         notice = (await api.http.get("/v1/privacy/notice")).json()["current"]["version"]
         order = {"notice_version": notice, "give": ["processing", "push", "marketing"]}
         await api.http.put("/v1/me/consents", json=order, headers=api.auth)
