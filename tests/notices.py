@@ -9,6 +9,7 @@ from broker.routes import Config
 from broker.settings import Settings
 from policies.registry import Policies, read_profile
 from policies.toml_file import TomlFile
+from tests.lifecycle import run_sql
 from tests.profiles import profile_text
 from tests.relay import route
 
@@ -86,3 +87,20 @@ async def announced(
         )
     finally:
         await connection.close()
+
+
+async def old_and_new(settings: Settings, *tables: str) -> None:
+    """Announce "old", which is in force, and "new", which is that of settings_under() these tables, for a later day."""
+    old = facts_under(settings, *tables, records_for_s="86_400")
+    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
+    await announced(settings, facts_under(settings, *tables), version="new", since_s=9e5, effective_s=9e5)
+
+
+async def let_its_day_come(settings: Settings, version: str) -> None:
+    """Turn the clock of a notice, whose row nobody can change otherwise."""
+    await run_sql(
+        settings,
+        "ALTER TABLE notices DISABLE TRIGGER USER;"
+        f"UPDATE notices SET effective_at = now() WHERE version = '{version}';"
+        "ALTER TABLE notices ENABLE TRIGGER USER",
+    )

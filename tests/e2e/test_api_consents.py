@@ -15,8 +15,7 @@ from broker.settings import Settings
 from broker.store import consents
 from tests.api_client import Api
 from tests.brokers import broker_with
-from tests.lifecycle import eventually
-from tests.notices import announced, facts_under
+from tests.notices import announced, facts_under, let_its_day_come, old_and_new
 from tests.profiles import settings_under
 from tests.stack import upload_bytes
 
@@ -220,11 +219,8 @@ async def test_every_change_is_a_record_in_the_shape_of_the_specification(asking
 
 async def test_consent_to_what_is_announced_counts_from_its_day_on(settings: Settings, tmp_path: Path) -> None:
     """headpix-7: given ahead it holds at once when the day has come; who said nothing is asked again."""
-    asking = settings_under(settings, tmp_path, ASKING)
-    old = facts_under(settings, ASKING, records_for_s="86_400")
-    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
-    await announced(settings, facts_under(settings, ASKING), version="new", since_s=9e5, effective_s=4)
-    async with broker_with(asking) as api:
+    await old_and_new(settings, ASKING)
+    async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         await give(api, "new", *BOTH)
         assert await code_of_a_job(api) == "consent_required"  # the old text is what holds
         await give(api, "old", *BOTH)
@@ -234,10 +230,8 @@ async def test_consent_to_what_is_announced_counts_from_its_day_on(settings: Set
         await give(api, "old", *BOTH)
         assert await code_of_a_job(api) == "taken"
 
-        async def holds() -> bool:
-            return await version(api) == "new"
-
-        await eventually(holds)
+        await let_its_day_come(settings, "new")
+        assert await version(api) == "new"
         assert await code_of_a_job(api) == "consent_required"
         api.token = early
         assert await code_of_a_job(api) == "taken"
@@ -245,19 +239,15 @@ async def test_consent_to_what_is_announced_counts_from_its_day_on(settings: Set
 
 async def test_a_withdrawal_within_the_period_is_honoured(settings: Settings, tmp_path: Path) -> None:
     """headpix-7: who hears of a change and withdraws is out at once, and stays out when it takes effect."""
-    old = facts_under(settings, ASKING, records_for_s="86_400")
-    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
-    await announced(settings, facts_under(settings, ASKING), version="new", since_s=9e5, effective_s=3)
+    await old_and_new(settings, ASKING)
     async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         await give(api, "old", *BOTH)
         await give(api, "new", *BOTH)
         assert (await put(api, notice_version="new", withdraw=BOTH)).status_code == 200
         assert await code_of_a_job(api) == "consent_required"
 
-        async def holds() -> bool:
-            return await version(api) == "new"
-
-        await eventually(holds)
+        await let_its_day_come(settings, "new")
+        assert await version(api) == "new"
         assert await code_of_a_job(api) == "consent_required"
 
 

@@ -12,7 +12,7 @@ from broker.settings import Settings
 from tests.api_client import Api
 from tests.brokers import broker_with
 from tests.lifecycle import eventually
-from tests.notices import announced, facts_in_house, facts_under
+from tests.notices import announced, facts_in_house, let_its_day_come, old_and_new
 from tests.profiles import settings_under
 
 NOTICE = "/v1/privacy/notice"
@@ -119,18 +119,14 @@ async def test_a_change_is_announced_first(settings: Settings, tmp_path: Path) -
 
 async def test_it_holds_from_its_day_on(settings: Settings, tmp_path: Path) -> None:
     """Nobody has to do anything when the time has come."""
-    asking = settings_under(settings, tmp_path, ANNOUNCING)
-    old = facts_under(settings, ANNOUNCING, records_for_s="86_400")
-    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
-    await announced(settings, facts_under(settings, ANNOUNCING), version="new", since_s=9e5, effective_s=2)
-    async with broker_with(asking) as api:
-        assert (await pair(api.http))["current"]["version"] == "old"
-
-        async def holds() -> bool:
-            shown = await pair(api.http)
-            return shown["current"]["version"] == "new" and "next" not in shown
-
-        await eventually(holds)
+    await old_and_new(settings, ANNOUNCING)
+    async with broker_with(settings_under(settings, tmp_path, ANNOUNCING)) as api:
+        shown = await pair(api.http)
+        assert [shown[which]["version"] for which in ("current", "next")] == ["old", "new"]
+        await let_its_day_come(settings, "new")
+        shown = await pair(api.http)
+        assert shown["current"]["version"] == "new"
+        assert "next" not in shown
 
 
 async def test_what_was_announced_can_be_replaced(settings: Settings, tmp_path: Path) -> None:
