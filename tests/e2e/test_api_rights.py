@@ -89,7 +89,7 @@ async def test_everything_goes_at_once(api: Api, settings: Settings) -> None:
     assert erased["receipts_left_out"] == 0
 
     assert await is_nothing_left(settings)
-    assert await keys_held(api.services) == keys
+    assert await keys_held(api.services) <= keys
     assert (await api.get("/v1/me")).status_code == 401
 
 
@@ -125,7 +125,7 @@ async def test_what_comes_in_meanwhile_is_refused_or_destroyed(api: Api, setting
     """Uploads in flight while the user is erased: whatever they are answered, no row, blob or key of them stays."""
     keys = await keys_held(api.services)
     sending = [asyncio.create_task(api.put(upload_bytes(400_000))) for _ in range(6)]
-    await asyncio.sleep(0.02)
+    await eventually(lambda: count(settings, "jobs"))  # the first is on its way in
     erasing = asyncio.create_task(api.delete("/v1/me"))
     sending += [asyncio.create_task(api.put(upload_bytes(100_000))) for _ in range(6)]
     answers = await asyncio.gather(*sending)
@@ -133,7 +133,7 @@ async def test_what_comes_in_meanwhile_is_refused_or_destroyed(api: Api, setting
     assert (await erasing).status_code in {200, 202}
 
     async def is_over() -> bool:
-        return await is_nothing_left(settings) and await keys_held(api.services) == keys
+        return await is_nothing_left(settings) and await keys_held(api.services) <= keys
 
     await eventually(is_over, within_s=40)
     assert (await api.delete("/v1/me")).json()["request"]["status"] == "completed"

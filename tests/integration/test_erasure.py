@@ -71,7 +71,7 @@ async def test_an_erasure_that_died_is_gone_on_with(
     assert await count(settings, "users", f"id = '{user.user_id}'") == 0
     assert await count(settings, "jobs") + await count(settings, "custody") == 0
     assert not blobs(settings)
-    assert await keys_held(services) == keys
+    assert await keys_held(services) <= keys
 
 
 async def test_a_key_that_stays_keeps_its_user(
