@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 import httpx
 
 from broker.crypto.chunked import KEY_BYTES, Encryptor
-from broker.custody import Held, Holder, NewCopy, What
+from broker.custody import Holder, NewCopy, What
 from broker.jobs import Job, Outcome, Output
 from broker.secret_memory import random_into
 from broker.services import Services
 from broker.store.blobs import new_name
 from broker.submission import new_key_id
+from tests.lifecycle import settled
 from tests.stack import body_of, pretend_worker, upload_bytes
 
 
@@ -77,12 +78,7 @@ class Api:
         """Run a job to its end as a worker would."""
         job = await self.claimed(shown)
         made = [await keep(self.services, job, data, n=n) for n, data in enumerate(outputs)]
-        assert job.owner is not None
-        held = Held(process=job.owner, fence=job.fence)
-        settling = await self.services.stores.jobs.begin_settling(
-            job, outcome, owner=self.services.lease.process.id, code=code, outputs=made
-        )
-        return await self.services.settler.settle(settling, let_go=held)
+        return await settled(self.services, job, outcome, code=code, outputs=made)
 
     async def finished(self, output: bytes) -> dict[str, Any]:
         """Send a picture and bring it to a good end; return the job as the client sees it."""

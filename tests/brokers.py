@@ -27,14 +27,21 @@ async def address_of(services: Services, process: LetheProcess) -> Facts:
 
 
 @asynccontextmanager
+async def served(services: Services, closing: asyncio.Event | None = None) -> AsyncGenerator[Api]:
+    """Let these services listen, and mint one user."""
+    with bound("127.0.0.1:0") as client, bound("127.0.0.1:0") as operator:
+        async with (
+            listening(services, client, operator, closing=closing or asyncio.Event()),
+            httpx.AsyncClient(base_url=url_of(client), timeout=30) as http,
+        ):
+            token = (await http.post("/v1/users")).json()["token"]
+            yield Api(http, services, url=url_of(client), operator_url=url_of(operator), token=token)
+
+
+@asynccontextmanager
 async def broker_with(settings: Settings) -> AsyncGenerator[Api]:
     """Run a broker in this process, with a user and a row that says that a worker lives."""
     async with running_services(settings) as services:
         await pretend_worker(services)
-        with bound("127.0.0.1:0") as client, bound("127.0.0.1:0") as operator:
-            async with (
-                listening(services, client, operator, closing=asyncio.Event()),
-                httpx.AsyncClient(base_url=url_of(client), timeout=30) as http,
-            ):
-                token = (await http.post("/v1/users")).json()["token"]
-                yield Api(http, services, url=url_of(client), operator_url=url_of(operator), token=token)
+        async with served(services) as api:
+            yield api

@@ -1,7 +1,7 @@
 """
-A broker, one worker and a keyholder in processes of their own, and one job in them that is brought to a chosen end.
+A broker, one worker and a keyholder in processes of their own, and job after job that is brought to a chosen end.
 
-Its upload carries markers, as `lethe forensics` plants them; every process of the three is looked through for these.
+Each upload carries markers, as `lethe forensics` plants them; every process of the three is looked through for these.
 """
 
 import asyncio
@@ -99,8 +99,16 @@ class Scene:
         self._gate.touch()
         await self._workers.aclose()
 
+    async def ready(self) -> None:
+        """Wait until the operation is offered, after whatever became of the worker under an earlier job."""
+        if self.worker.running.poll() is not None:
+            await self.start_worker()
+        await eventually(lambda: _offers(self.settings.listen, self), within_s=40)
+
     async def order(self, *, finish_within_s: int = 0) -> None:
-        """Send a job whose upload is marked."""
+        """Send a job whose upload is marked; what held an earlier one holds nobody any more."""
+        for left in self._gate.parent.iterdir():
+            left.unlink()
         user = await self.phones.new_user()
         planted = plant(self._family, "the job")
         self.job = Ordered(name="the job", planted=planted, operation=OPERATIONS[self.kind], user=user)
@@ -133,7 +141,7 @@ class Scene:
 
     async def code(self) -> str:
         """Say why the job ended as it did."""
-        (row,) = await rows_of(self.settings, "SELECT coalesce(code, '') FROM jobs")
+        (row,) = await rows_of(self.settings, f"SELECT coalesce(code, '') FROM jobs WHERE public_id = '{self.job.id}'")
         return str(row[0])
 
     async def read_keys(self) -> None:
@@ -179,7 +187,7 @@ def _pids(part: Callable[[], LetheProcess | KeyholderProcess]) -> Callable[[], s
 
 @asynccontextmanager
 async def scene(kind: Kind, settings: Settings, folder: Path) -> AsyncGenerator[Scene]:
-    """Start everything; inside the block the operation is offered."""
+    """Start everything; inside the block the operation is offered, and job after job can be ordered."""
     async with AsyncExitStack() as exits:
         # The provider's answer is a picture without markers.
         provider = await exits.enter_async_context(_listening(Provider("", plant(Family(), "the answer").picture())))
@@ -195,7 +203,7 @@ async def scene(kind: Kind, settings: Settings, folder: Path) -> AsyncGenerator[
         made.broker = exits.enter_context(lethe_process(["broker"], own, folder))
         exits.push_async_callback(made.stop_workers)
         await made.start_worker()
-        await eventually(lambda: _offers(listen, made), within_s=40)
+        await made.ready()
         made.phones = Phones(f"http://{listen}")
         exits.push_async_callback(made.phones.aclose)
         yield made

@@ -1,8 +1,7 @@
 """Users with jobs for tests of erasure and export: one by one as workers leave them, or a thousand at once."""
 
 from broker.crypto.chunked import KEY_BYTES
-from broker.custody import Held
-from broker.jobs import Job, Outcome
+from broker.jobs import Job
 from broker.rights import Request, RequestStatus, erasure_id
 from broker.secret_memory import random_into
 from broker.services import Services
@@ -12,7 +11,7 @@ from broker.store.users import NewUser
 from broker.submission import new_key_id
 from tests.api_client import keep
 from tests.checks import plant
-from tests.lifecycle import count, eventually, reread, run_sql
+from tests.lifecycle import count, eventually, reread, run_sql, settled
 from tests.stack import body_of, pretend_worker, submission, upload_bytes
 
 CLONE = """
@@ -67,12 +66,7 @@ async def finished(services: Services, user: NewUser) -> Job:
 async def end_well(services: Services, job: Job) -> None:
     claimed = await services.stores.jobs.claim(job.id, await pretend_worker(services))
     assert claimed is not None
-    assert claimed.owner is not None
-    made = [await keep(services, claimed, b"an output", n=0)]
-    settling = await services.stores.jobs.begin_settling(
-        claimed, Outcome.SUCCEEDED, owner=services.lease.process.id, outputs=made
-    )
-    await services.settler.settle(settling, let_go=Held(process=claimed.owner, fence=claimed.fence))
+    await settled(services, claimed, outputs=[await keep(services, claimed, b"an output", n=0)])
 
 
 async def request_of(services: Services, user: NewUser) -> Request:
@@ -109,11 +103,12 @@ async def crowd(services: Services, user: NewUser, settings: Settings) -> None:
     assert await count(settings, "outputs") == FIGURE
 
 
-async def completed(services: Services, user: NewUser, settings: Settings) -> None:
-    """Let time pass until the erasure is over."""
+async def completed(services: Services, user: NewUser, settings: Settings, *clocks: str, within_s: float = 30) -> None:
+    """Let time pass until the erasure is over; `clocks` are statements that turn others than its own."""
 
     async def is_over() -> bool:
-        await run_sql(settings, SOON)
+        for statement in (*clocks, SOON):
+            await run_sql(settings, statement)
         return (await request_of(services, user)).status is RequestStatus.COMPLETED
 
-    await eventually(is_over, within_s=30)
+    await eventually(is_over, within_s=within_s)

@@ -1,7 +1,7 @@
 """What tests of the lifecycle do again and again: play the worker, wait for an end, look at what is left."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from broker.custody import Evidence, Held
-from broker.jobs import Job
+from broker.jobs import Job, Outcome, Output
 from broker.services import Services
 from broker.settings import Settings
 from tests.stack import keyholder_of, pretend_worker, queued_job
@@ -38,6 +38,21 @@ async def let_go(services: Services, job: Job) -> None:
 def held(job: Job) -> Held:
     assert job.owner is not None
     return Held(process=job.owner, fence=job.fence)
+
+
+async def settled(
+    services: Services,
+    job: Job,
+    outcome: Outcome = Outcome.SUCCEEDED,
+    *,
+    code: str = "",
+    outputs: Sequence[Output] = (),
+) -> Job:
+    """Decide and settle a job that a pretended worker runs, as that worker would."""
+    settling = await services.stores.jobs.begin_settling(
+        job, outcome, owner=services.lease.process.id, code=code, outputs=outputs
+    )
+    return await services.settler.settle(settling, let_go=held(job))
 
 
 async def reread(services: Services, job: Job) -> Job:

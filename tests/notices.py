@@ -1,7 +1,5 @@
 """Facts of notices for tests: the profile minimal and what is changed of it, and a lethe.toml with third parties."""
 
-from pathlib import Path
-
 import asyncpg
 import msgspec
 
@@ -9,11 +7,11 @@ from broker.config import load_config, read_config
 from broker.notices.facts import NoticeFacts, facts_of
 from broker.routes import Config
 from broker.settings import Settings
-from policies.registry import PROFILES, Policies, read_profile
+from policies.registry import Policies, read_profile
 from policies.toml_file import TomlFile
+from tests.lifecycle import run_sql
+from tests.profiles import profile_text
 from tests.relay import route
-
-MINIMAL = (PROFILES / "minimal.toml").read_text()
 
 OUTSIDE = """
 [provider.acme]
@@ -52,16 +50,6 @@ ROUTES = [
 ]
 
 
-def profile_text(*tables: str, **changed: str) -> str:
-    """The profile minimal with other values, and with further tables."""
-    text = MINIMAL
-    for name, value in changed.items():
-        before, found, after = text.partition(f"\n{name} = ")
-        assert found, name
-        text = f"{before}{found}{value}\n{after.partition(chr(10))[2]}"
-    return "\n".join([text, *tables])
-
-
 def policies_of(*tables: str, **changed: str) -> Policies:
     return Policies(read_profile(TomlFile(profile_text(*tables, **changed), name="p.toml")))
 
@@ -82,15 +70,8 @@ def facts_outside(*tables: str, exposure: str = '"logged"', **changed: str) -> N
 
 
 def facts_under(settings: Settings, *tables: str, **changed: str) -> NoticeFacts:
-    """What a broker of these tests says with the profile of settings_asking()."""
+    """What a broker of these tests says with the profile of settings_under()."""
     return facts_of(policies_of(*tables, **changed), load_config(settings.config_path), blobs_url=settings.blobs_url)
-
-
-def settings_asking(settings: Settings, folder: Path, *tables: str, **changed: str) -> Settings:
-    """Settings whose profile is the minimal one with these tables and values."""
-    file = folder / "asking.toml"
-    file.write_text(profile_text(*tables, **changed))
-    return msgspec.structs.replace(settings, profile=str(file))
 
 
 async def announced(
@@ -106,3 +87,20 @@ async def announced(
         )
     finally:
         await connection.close()
+
+
+async def old_and_new(settings: Settings, *tables: str) -> None:
+    """Announce "old", which is in force, and "new", which is that of settings_under() these tables, for a later day."""
+    old = facts_under(settings, *tables, records_for_s="86_400")
+    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
+    await announced(settings, facts_under(settings, *tables), version="new", since_s=9e5, effective_s=9e5)
+
+
+async def let_its_day_come(settings: Settings, version: str) -> None:
+    """Turn the clock of a notice, whose row nobody can change otherwise."""
+    await run_sql(
+        settings,
+        "ALTER TABLE notices DISABLE TRIGGER USER;"
+        f"UPDATE notices SET effective_at = now() WHERE version = '{version}';"
+        "ALTER TABLE notices ENABLE TRIGGER USER",
+    )

@@ -22,11 +22,10 @@ from policies.registry import load_profile
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.lifecycle import eventually, reread
+from tests.profiles import open_profile
 from tests.stack import PipeGuard, body_of, running_services, submission
 from workers.main import work
 
-ROOT = Path(__file__).parents[1]
-MINIMAL = ROOT / "policies" / "profiles" / "minimal.toml"
 SECRET_VARIABLE = "LETHE_TEST_SECRET"
 
 REPLICATE = """
@@ -70,17 +69,11 @@ def route(operation: str, tiers: str, **more: Any) -> str:
 
 def settings_with(settings: Settings, folder: Path, config: str, **changed: Any) -> Settings:
     """Settings with this lethe.toml, and a profile that lets pictures go to providers for 40 days."""
-    profile, file = folder / "relay.toml", folder / "lethe.toml"
-    text = MINIMAL.read_text().replace('exposure = "local"', 'exposure = "logged"')
-    text = text.replace("max_provider_retention_s = 0", "max_provider_retention_s = 3_456_000")
-    text = text.replace("jobs_per_minute = 60 ", "jobs_per_minute = 60000 ").replace(
-        "jobs_at_once = 8 ", "jobs_at_once = 5000 "
-    )
-    profile.write_text(text)
+    profile, file = open_profile(folder, jobs_per_minute="60_000", jobs_at_once="5_000"), folder / "lethe.toml"
     file.write_text(config)
     # Broker, worker and test share one loop: none of them counts as dead because the others were busy for a moment.
     patient = {"lease_s": 6.0, **changed}
-    return msgspec.structs.replace(settings, profile=str(profile), config_file=str(file), **patient)
+    return msgspec.structs.replace(settings, profile=profile, config_file=str(file), **patient)
 
 
 @asynccontextmanager

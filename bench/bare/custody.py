@@ -13,6 +13,7 @@ from broker.custody import Copy, Held, NewCopy
 from broker.errors import IllegalTransition
 from broker.jobs import Job, JobState, Outcome, Output, StoredUpload
 from broker.settle import Settler
+from broker.store import columns
 from broker.store.blobs import BlobStore
 from broker.store.custody import CustodyStore
 from broker.store.database import Database
@@ -62,19 +63,12 @@ class QueuedJobs(JobStore):
             admission.fingerprint,
             admission.start_within_s,
             admission.finish_within_s,
-            [u.n for u in admission.uploads],
-            [u.what for u in admission.uploads],
-            [u.blob for u in admission.uploads],
-            [u.key_id for u in admission.uploads],
-            [u.incarnation for u in admission.uploads],
-            [u.media_type for u in admission.uploads],
-            [u.size_bytes for u in admission.uploads],
+            *columns.of_uploads(admission.uploads),
         )
 
     async def claim(self, job_id: UUID, owner: UUID) -> Job | None:
         """Make a queued job this process's own; None when somebody else has it."""
-        row = await self._database.row(SQL["claim"], job_id, owner)
-        return None if row is None else msgspec.convert(dict(row), Job)
+        return await self._row("claim", job_id, owner)
 
     async def begin_settling(
         self, job: Job, outcome: Outcome, *, owner: UUID, code: str = "", outputs: Sequence[Output] = ()
@@ -87,22 +81,17 @@ class QueuedJobs(JobStore):
             outcome,
             code,
             OUTPUTS_FOR_S,
-            [o.n for o in outputs],
-            [o.blob for o in outputs],
-            [o.key_id for o in outputs],
-            [o.keyholder for o in outputs],
-            [o.incarnation for o in outputs],
-            [o.media_type for o in outputs],
-            [o.size_bytes for o in outputs],
-            [o.width for o in outputs],
-            [o.height for o in outputs],
+            *columns.of_outputs(outputs),
         )
 
     async def _written(self, name: str, job_id: UUID, *values: object) -> Job:
-        row = await self._database.row(SQL[name], job_id, *values)
-        if row is None:
+        if (job := await self._row(name, job_id, *values)) is None:
             raise IllegalTransition(f"{name} {job_id}")
-        return msgspec.convert(dict(row), Job)
+        return job
+
+    async def _row(self, name: str, job_id: UUID, *values: object) -> Job | None:
+        row = await self._database.row(SQL[name], job_id, *values)
+        return None if row is None else msgspec.convert(dict(row), Job)
 
 
 class NoCustody(CustodyStore):

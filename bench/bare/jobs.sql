@@ -34,12 +34,14 @@ WITH job AS (
     WHERE id = $1 AND fence = $2 AND state IN ('queued', 'running')
     RETURNING *
 ), made AS (
-    INSERT INTO outputs (job_id, n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
+    INSERT INTO outputs (job_id, n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height,
+                         is_sealed, thumbnail, thumbnail_bytes)
     SELECT job.id, new.n, new.blob, new.key_id, new.keyholder, new.incarnation, new.media_type, new.size_bytes,
-           new.width, new.height
+           new.width, new.height, new.is_sealed, new.thumbnail, new.thumbnail_bytes
     FROM job, unnest($6::int[], $7::text[], $8::bytea[], $9::text[], $10::bytea[], $11::text[], $12::bigint[],
-                     $13::int[], $14::int[])
-              AS new (n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height)
+                     $13::int[], $14::int[], $15::boolean[], $16::text[], $17::bigint[])
+              AS new (n, blob, key_id, keyholder, incarnation, media_type, size_bytes, width, height,
+                      is_sealed, thumbnail, thumbnail_bytes)
 )
 SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s FROM job
 

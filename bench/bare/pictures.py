@@ -10,12 +10,13 @@ from workers.images.encode import encode
 from workers.images.errors import EncodingFailed, InvalidImage
 from workers.images.line import NURSERY
 from workers.images.nursery import warm
-from workers.images.orders import DecodeOrder, EncodeOrder, ImageLimits, Order, Verdict
+from workers.images.orders import CleanOrder, DecodeOrder, EncodeOrder, ImageLimits, Order, StopOrder, Verdict
+from workers.images.videos import clean
 from workers.images.zygote import Zygote
 
 
 class Unfenced(Zygote):
-    """Decodes and encodes as many pictures at once as the zygote would, without a process for each."""
+    """Decodes, encodes and cleans as many at once as the zygote would, without a process for each."""
 
     @classmethod
     async def start(cls, limits: ImageLimits, *, children: int = 4, program: str = NURSERY) -> Self:
@@ -37,8 +38,10 @@ def _carried_out(order: Order, given_fd: int, made_fd: int) -> Verdict:
                 return _decoded(order, given_fd, made_fd)
             case EncodeOrder():
                 return _encoded(order, given_fd, made_fd)
-            case _:
-                raise NotImplementedError("a bare deployment has pictures only")
+            case CleanOrder():
+                return _cleaned(order, given_fd, made_fd)
+            case StopOrder():
+                raise AssertionError("nobody stops a thread")
     except (InvalidImage, EncodingFailed) as exc:
         return Verdict(fault=exc.code)
 
@@ -54,3 +57,10 @@ def _encoded(order: EncodeOrder, given_fd: int, made_fd: int) -> Verdict:
     rows = mmap.mmap(given_fd, order.width * order.height * order.channels, prot=mmap.PROT_READ)
     with mmap.mmap(made_fd, order.capacity_bytes) as sheet:
         return Verdict(size_bytes=encode(rows, sheet, order))
+
+
+def _cleaned(order: CleanOrder, given_fd: int, made_fd: int) -> Verdict:
+    video = mmap.mmap(given_fd, order.size_bytes, prot=mmap.PROT_READ)
+    with mmap.mmap(made_fd, order.size_bytes) as made:
+        width, height = clean(video, made)
+    return Verdict(width=width, height=height, size_bytes=order.size_bytes)

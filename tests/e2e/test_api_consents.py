@@ -15,8 +15,8 @@ from broker.settings import Settings
 from broker.store import consents
 from tests.api_client import Api
 from tests.brokers import broker_with
-from tests.lifecycle import eventually
-from tests.notices import announced, facts_under, settings_asking
+from tests.notices import announced, facts_under, let_its_day_come, old_and_new
+from tests.profiles import settings_under
 from tests.stack import upload_bytes
 
 CONSENTS = "/v1/me/consents"
@@ -27,7 +27,7 @@ BOTH = ["processing", "providers"]
 @pytest.fixture
 async def asking(settings: Settings, tmp_path: Path) -> AsyncGenerator[Api]:
     """A broker whose profile asks for two purposes and an age."""
-    async with broker_with(settings_asking(settings, tmp_path, ASKING)) as api:
+    async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         yield api
 
 
@@ -116,7 +116,7 @@ async def test_a_higher_age_is_asked_again(asking: Api, settings: Settings, tmp_
     """Who stated to be 13 did not state to be 16."""
     await give(asking, await version(asking), *BOTH)
     older = ASKING.replace("min_age = 13", "min_age = 16").replace("announce_days = 14", "announce_days = 0")
-    async with broker_with(settings_asking(settings, tmp_path, older)) as api:
+    async with broker_with(settings_under(settings, tmp_path, older)) as api:
         api.token = asking.token
         refused = (await api.put(upload_bytes())).json()
         assert refused["code"] == "consent_required"
@@ -219,11 +219,8 @@ async def test_every_change_is_a_record_in_the_shape_of_the_specification(asking
 
 async def test_consent_to_what_is_announced_counts_from_its_day_on(settings: Settings, tmp_path: Path) -> None:
     """headpix-7: given ahead it holds at once when the day has come; who said nothing is asked again."""
-    asking = settings_asking(settings, tmp_path, ASKING)
-    old = facts_under(settings, ASKING, records_for_s="86_400")
-    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
-    await announced(settings, facts_under(settings, ASKING), version="new", since_s=9e5, effective_s=4)
-    async with broker_with(asking) as api:
+    await old_and_new(settings, ASKING)
+    async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         await give(api, "new", *BOTH)
         assert await code_of_a_job(api) == "consent_required"  # the old text is what holds
         await give(api, "old", *BOTH)
@@ -233,10 +230,8 @@ async def test_consent_to_what_is_announced_counts_from_its_day_on(settings: Set
         await give(api, "old", *BOTH)
         assert await code_of_a_job(api) == "taken"
 
-        async def holds() -> bool:
-            return await version(api) == "new"
-
-        await eventually(holds)
+        await let_its_day_come(settings, "new")
+        assert await version(api) == "new"
         assert await code_of_a_job(api) == "consent_required"
         api.token = early
         assert await code_of_a_job(api) == "taken"
@@ -244,19 +239,15 @@ async def test_consent_to_what_is_announced_counts_from_its_day_on(settings: Set
 
 async def test_a_withdrawal_within_the_period_is_honoured(settings: Settings, tmp_path: Path) -> None:
     """headpix-7: who hears of a change and withdraws is out at once, and stays out when it takes effect."""
-    old = facts_under(settings, ASKING, records_for_s="86_400")
-    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
-    await announced(settings, facts_under(settings, ASKING), version="new", since_s=9e5, effective_s=3)
-    async with broker_with(settings_asking(settings, tmp_path, ASKING)) as api:
+    await old_and_new(settings, ASKING)
+    async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         await give(api, "old", *BOTH)
         await give(api, "new", *BOTH)
         assert (await put(api, notice_version="new", withdraw=BOTH)).status_code == 200
         assert await code_of_a_job(api) == "consent_required"
 
-        async def holds() -> bool:
-            return await version(api) == "new"
-
-        await eventually(holds)
+        await let_its_day_come(settings, "new")
+        assert await version(api) == "new"
         assert await code_of_a_job(api) == "consent_required"
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from broker.operators import OperatorKeys, new_key
 from broker.settings import Settings, SettingsInvalid
-from policies.registry import PROFILES
 from tests.api_client import Api
-from tests.e2e.conftest import served
-from tests.stack import pretend_worker, running_services, upload_bytes
+from tests.brokers import broker_with
+from tests.profiles import settings_under
+from tests.stack import upload_bytes
 
 
 @pytest.fixture
@@ -25,14 +25,11 @@ def operator() -> tuple[str, str]:
 @pytest.fixture
 async def priced(settings: Settings, tmp_path: Path, operator: tuple[str, str]) -> AsyncGenerator[Api]:
     """A broker whose `noop` costs three credits, and that lets one operator in."""
-    profile, keys = tmp_path / "priced.toml", tmp_path / "operators"
-    profile.write_text((PROFILES / "minimal.toml").read_text() + "\n[credits]\nprices = { noop = 3 }\n")
+    keys = tmp_path / "operators"
     keys.write_text(operator[1] + "\n")
-    whole = msgspec.structs.replace(settings, profile=str(profile), operator_keys_file=str(keys))
-    async with running_services(whole) as services:
-        await pretend_worker(services)
-        async with served(services) as api:
-            yield api
+    settings = msgspec.structs.replace(settings, operator_keys_file=str(keys))
+    async with broker_with(settings_under(settings, tmp_path, "[credits]\nprices = { noop = 3 }")) as api:
+        yield api
 
 
 async def granted(api: Api, key: str, **changed: Any) -> httpx.Response:

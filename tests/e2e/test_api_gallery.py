@@ -46,12 +46,14 @@ async def test_a_cursor_outlives_what_it_points_to(api: Api) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "AAAA", "_" * 37, "%C3%A9", "A" * 64])
 async def test_a_cursor_that_we_did_not_make_is_refused(api: Api, cursor: str) -> None:
+    """400 `invalid_cursor`, whatever it holds."""
     answer = await api.get(f"/v1/outputs?cursor={cursor}")
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "many"])
 async def test_a_page_has_its_limits(api: Api, limit: str) -> None:
+    """From 1 to 100 outputs; anything else is refused with a pointer."""
     answer = await api.get(f"/v1/outputs?limit={limit}")
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/parameters/limit")
 
@@ -99,5 +101,6 @@ async def _empty(settings: Settings) -> bool:
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/v1/outputs"), ("DELETE", "/v1/outputs")])
 async def test_a_gallery_is_its_users_alone(api: Api, method: str, path: str) -> None:
+    """Nobody sees or empties it without a token that we gave."""
     answer = await api.http.request(method, path, headers={"Authorization": f"Bearer {uuid4()}"})
     assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")

@@ -12,7 +12,8 @@ from broker.settings import Settings
 from tests.api_client import Api
 from tests.brokers import broker_with
 from tests.lifecycle import eventually
-from tests.notices import announced, facts_in_house, facts_under, settings_asking
+from tests.notices import announced, facts_in_house, let_its_day_come, old_and_new
+from tests.profiles import settings_under
 
 NOTICE = "/v1/privacy/notice"
 ANNOUNCING = "[consent]\nannounce_days = 14"
@@ -97,9 +98,9 @@ async def pair(http: httpx.AsyncClient) -> dict[str, Any]:
 
 async def test_a_change_is_announced_first(settings: Settings, tmp_path: Path) -> None:
     """headpix-7, xpictures-14: what changed is shown with its date, 14 days ahead, and the old text holds till then."""
-    async with broker_with(settings_asking(settings, tmp_path, ANNOUNCING)) as api:
+    async with broker_with(settings_under(settings, tmp_path, ANNOUNCING)) as api:
         first = await pair(api.http)
-    changed = settings_asking(settings, tmp_path, ANNOUNCING, outputs_for_s="7_200")
+    changed = settings_under(settings, tmp_path, ANNOUNCING, outputs_for_s="7_200")
     async with broker_with(changed) as api:
         shown = await pair(api.http)
     async with broker_with(changed) as api:
@@ -118,29 +119,25 @@ async def test_a_change_is_announced_first(settings: Settings, tmp_path: Path) -
 
 async def test_it_holds_from_its_day_on(settings: Settings, tmp_path: Path) -> None:
     """Nobody has to do anything when the time has come."""
-    asking = settings_asking(settings, tmp_path, ANNOUNCING)
-    old = facts_under(settings, ANNOUNCING, records_for_s="86_400")
-    await announced(settings, old, version="old", since_s=9e6, effective_s=-9e6)
-    await announced(settings, facts_under(settings, ANNOUNCING), version="new", since_s=9e5, effective_s=2)
-    async with broker_with(asking) as api:
-        assert (await pair(api.http))["current"]["version"] == "old"
-
-        async def holds() -> bool:
-            shown = await pair(api.http)
-            return shown["current"]["version"] == "new" and "next" not in shown
-
-        await eventually(holds)
+    await old_and_new(settings, ANNOUNCING)
+    async with broker_with(settings_under(settings, tmp_path, ANNOUNCING)) as api:
+        shown = await pair(api.http)
+        assert [shown[which]["version"] for which in ("current", "next")] == ["old", "new"]
+        await let_its_day_come(settings, "new")
+        shown = await pair(api.http)
+        assert shown["current"]["version"] == "new"
+        assert "next" not in shown
 
 
 async def test_what_was_announced_can_be_replaced(settings: Settings, tmp_path: Path) -> None:
     """A later announcement takes the place of one that has not taken effect; taking it back holds at once."""
-    async with broker_with(settings_asking(settings, tmp_path, ANNOUNCING)) as api:
+    async with broker_with(settings_under(settings, tmp_path, ANNOUNCING)) as api:
         first = (await pair(api.http))["current"]
     for outputs_for_s in ("7_200", "10_800"):
-        async with broker_with(settings_asking(settings, tmp_path, ANNOUNCING, outputs_for_s=outputs_for_s)) as api:
+        async with broker_with(settings_under(settings, tmp_path, ANNOUNCING, outputs_for_s=outputs_for_s)) as api:
             replaced = await pair(api.http)
     assert "3 hours after" in words(replaced["next"])
-    async with broker_with(settings_asking(settings, tmp_path, ANNOUNCING)) as api:
+    async with broker_with(settings_under(settings, tmp_path, ANNOUNCING)) as api:
         await api.services.noticeboard.publish(though_in_force=True)
         back = await pair(api.http)
     assert "next" not in back
@@ -151,7 +148,7 @@ async def test_without_days_a_change_holds_at_once(settings: Settings, tmp_path:
     """imaginex-7: published is in force; and the same settings again are the same notice."""
     async with broker_with(settings) as api:
         first = (await pair(api.http))["current"]
-    async with broker_with(settings_asking(settings, tmp_path, outputs_for_s="7_200")) as api:
+    async with broker_with(settings_under(settings, tmp_path, outputs_for_s="7_200")) as api:
         second = await pair(api.http)
     assert "next" not in second
     assert second["current"]["version"] != first["version"]

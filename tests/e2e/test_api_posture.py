@@ -13,10 +13,10 @@ from broker.posture import TYPE, Posture
 from broker.receipts import signed_text
 from broker.settings import Settings
 from broker.store.processes import Facts, Process
-from policies.registry import PROFILES
 from tests.api_client import Api
 from tests.brokers import broker_with
 from tests.keyholder_process import KeyholderProcess
+from tests.profiles import MINIMAL
 from tests.stack import keyholder_of, upload_bytes
 
 
@@ -43,7 +43,7 @@ def found(posture: Posture) -> dict[tuple[str, str], str]:
 def demanding(folder: Path, *names: str) -> str:
     """The minimal profile with other demands."""
     profile = folder / "demanding.toml"
-    before, table, _ = (PROFILES / "minimal.toml").read_text().partition("[posture]")
+    before, table, _ = MINIMAL.partition("[posture]")
     profile.write_text(f"{before}{table}\ndemands = {list(names)}\n")
     return str(profile)
 

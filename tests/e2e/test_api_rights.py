@@ -16,7 +16,7 @@ from broker.store import requests
 from tests.api_client import Api
 from tests.brokers import broker_with
 from tests.lifecycle import blobs, count, eventually, keys_held, run_sql
-from tests.notices import settings_asking
+from tests.profiles import settings_under
 from tests.stack import pretend_worker, upload_bytes
 
 ASKING = '[consent]\nrequired = ["processing"]\noptional = ["push", "marketing"]'
@@ -89,7 +89,7 @@ async def test_everything_goes_at_once(api: Api, settings: Settings) -> None:
     assert erased["receipts_left_out"] == 0
 
     assert await is_nothing_left(settings)
-    assert await keys_held(api.services) == keys
+    assert await keys_held(api.services) <= keys
     assert (await api.get("/v1/me")).status_code == 401
 
 
@@ -125,7 +125,7 @@ async def test_what_comes_in_meanwhile_is_refused_or_destroyed(api: Api, setting
     """Uploads in flight while the user is erased: whatever they are answered, no row, blob or key of them stays."""
     keys = await keys_held(api.services)
     sending = [asyncio.create_task(api.put(upload_bytes(400_000))) for _ in range(6)]
-    await asyncio.sleep(0.02)
+    await eventually(lambda: count(settings, "jobs"))  # the first is on its way in
     erasing = asyncio.create_task(api.delete("/v1/me"))
     sending += [asyncio.create_task(api.put(upload_bytes(100_000))) for _ in range(6)]
     answers = await asyncio.gather(*sending)
@@ -133,7 +133,7 @@ async def test_what_comes_in_meanwhile_is_refused_or_destroyed(api: Api, setting
     assert (await erasing).status_code in {200, 202}
 
     async def is_over() -> bool:
-        return await is_nothing_left(settings) and await keys_held(api.services) == keys
+        return await is_nothing_left(settings) and await keys_held(api.services) <= keys
 
     await eventually(is_over, within_s=40)
     assert (await api.delete("/v1/me")).json()["request"]["status"] == "completed"
@@ -226,7 +226,7 @@ async def test_a_restriction_is_read_strictly(api: Api, body: bytes, status: int
 
 async def test_an_objection_withdraws_what_is_optional(settings: Settings, tmp_path: Path) -> None:
     """Consent to every optional purpose is withdrawn, to the required one it stays; the objection is recorded."""
-    async with broker_with(settings_asking(settings, tmp_path, ASKING)) as api:
+    async with broker_with(settings_under(settings, tmp_path, ASKING)) as api:
         notice = (await api.http.get("/v1/privacy/notice")).json()["current"]["version"]
         order = {"notice_version": notice, "give": ["processing", "push", "marketing"]}
         await api.http.put("/v1/me/consents", json=order, headers=api.auth)

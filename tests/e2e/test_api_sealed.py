@@ -12,12 +12,10 @@ import pytest
 
 from broker.crypto.chunked import ciphertext_bytes
 from broker.crypto.sealed import key_info, output_context, thumbnail_context
-from broker.custody import Held
 from broker.devices import MOST_DEVICES, PUBLIC_KEY_BYTES, WRAPPED_KEY_BYTES, Kem
-from broker.jobs import Outcome
 from broker.settings import Settings
 from tests.api_client import Api, noise
-from tests.lifecycle import blobs, count, run_sql
+from tests.lifecycle import blobs, count, run_sql, settled
 from tests.profiles import GALLERY, with_profile
 from tests.sealed import KeyPair, new_pair, opened_by_javascript, python_opener
 from tests.stack import Servers, settings_for, upload_bytes
@@ -89,7 +87,6 @@ async def made(api: Api, *bodies: bytes, has_thumbnail: bool = True) -> dict[str
     """Bring a job to a good end as a worker would; return it as the client sees it."""
     shown = await api.queued()
     job = await api.claimed(shown)
-    assert job.owner is not None
     outputs = [
         await seal_output(
             api.services.stores,
@@ -100,10 +97,7 @@ async def made(api: Api, *bodies: bytes, has_thumbnail: bool = True) -> dict[str
         )
         for n, body in enumerate(bodies)
     ]
-    settling = await api.services.stores.jobs.begin_settling(
-        job, Outcome.SUCCEEDED, owner=api.services.lease.process.id, outputs=outputs
-    )
-    await api.services.settler.settle(settling, let_go=Held(process=job.owner, fence=job.fence))
+    await settled(api.services, job, outputs=outputs)
     return (await api.get(f"/v1/jobs/{shown['id']}")).json()
 
 

@@ -24,6 +24,7 @@ from broker.settings import Settings
 from broker.sniff import ImageKind
 from tests.images_corpus import huge_png, marked, marker, not_pictures, saved, two_halves
 from tests.processes import LetheProcess, lethe_process
+from tests.profiles import settings_under
 from tests.stack import DATA, Servers, environment_of, own_database, settings_for
 
 REFUSED_AT_THE_DOOR = {"nothing", "text", "svg", "long_gif", "huge_png"}
@@ -62,9 +63,8 @@ def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Gener
     dsn = loop.run_until_complete(database.__aenter__())
     with socket.create_server(("127.0.0.1", 0)) as free:
         listen = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = msgspec.structs.replace(
-        settings_for(servers, dsn, folder), listen=listen, profile=str(generous(folder)), lease_s=10.0
-    )
+    plain = msgspec.structs.replace(settings_for(servers, dsn, folder), listen=listen, lease_s=10.0)
+    settings = settings_under(plain, folder, jobs_per_minute="6_000")  # for a user in a hurry
     with ExitStack() as processes:
         broker = processes.enter_context(lethe_process(["broker"], settings, folder))
         worker = processes.enter_context(lethe_process(["workers", "gpu"], settings, folder))
@@ -75,14 +75,6 @@ def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Gener
         yield started
     loop.run_until_complete(database.__aexit__(None, None, None))
     loop.close()
-
-
-def generous(folder: Path) -> Path:
-    """The minimal profile for a user in a hurry."""
-    profile = folder / "generous.toml"
-    minimal = Path(__file__).parents[2] / "policies" / "profiles" / "minimal.toml"
-    profile.write_text(minimal.read_text().replace("jobs_per_minute = 60", "jobs_per_minute = 6000"))
-    return profile
 
 
 def wait_for_operations(url: str, *processes: LetheProcess) -> None:

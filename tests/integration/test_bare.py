@@ -1,22 +1,28 @@
 """The deployment that the bench measures against: it does real work, goes without what it says, and stays apart."""
 
 import json
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import msgspec
 import pytest
+import pytest_asyncio
 
-from bench.__main__ import measure
 from bench.bare.parts import BARE, WHOLE, Part
+from bench.bare.pictures import Unfenced
 from bench.guarantee import cost
 from bench.measured import write_measured
 from bench.models import QUERY, photo_of
 from bench.report import Machine
 from bench.scale import QUICK
 from bench.stack import Stack, open_stack
+from tests.integration.test_videos import cleaned
+from tests.videos_corpus import marked_mp4, marked_webm
+from workers.images.orders import ImageLimits
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DATA = Path(__file__).parents[2] / ".lethe" / "data"
 SIDE_PX = 64
@@ -31,6 +37,24 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     part: bytes
     blobs: list[bytes]
     rows: dict[str, int]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def servers_of_the_bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with open_stack(tmp_path_factory.mktemp("bare") / "stack", data_directory=DATA) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stack(servers_of_the_bench: Stack) -> AsyncIterator[Stack]:
+    """Postgres, Redis and a keyholder, with nothing in them of the test before."""
+    yield servers_of_the_bench
+    await servers_of_the_bench.forget()
+
+
+@pytest.fixture
+def photo(stack: Stack) -> bytes:
+    return Path(photo_of(stack, SIDE_PX, SIDE_PX)).read_bytes()
 
 
 async def upscaled(stack: Stack, photo: bytes, without: Collection[Part]) -> Seen:
@@ -63,13 +87,11 @@ async def rows_of(stack: Stack) -> dict[str, int]:
     return {table: int(row["count"]) for table, row in counted.items() if row is not None}
 
 
-async def test_a_bare_deployment_does_the_same_work_without_the_guarantee(tmp_path: Path) -> None:
+async def test_a_bare_deployment_does_the_same_work_without_the_guarantee(stack: Stack, photo: bytes) -> None:
     """Same API, same picture; the upload lies in the clear and stays, and nothing is known of it or said."""
-    async with open_stack(tmp_path / "stack", data_directory=DATA) as stack:
-        photo = Path(photo_of(stack, SIDE_PX, SIDE_PX)).read_bytes()
-        whole = await upscaled(stack, photo, WHOLE)
-        await stack.forget()
-        bare = await upscaled(stack, photo, BARE)
+    whole = await upscaled(stack, photo, WHOLE)
+    await stack.forget()
+    bare = await upscaled(stack, photo, BARE)
 
     assert bare.output == whole.output
     assert bare.part == whole.part == whole.output[100:200]
@@ -81,20 +103,28 @@ async def test_a_bare_deployment_does_the_same_work_without_the_guarantee(tmp_pa
 
 
 @pytest.mark.parametrize("part", [Part.KEYHOLDER, Part.CUSTODY])
-async def test_a_part_can_be_left_out_alone(tmp_path: Path, part: Part) -> None:
+async def test_a_part_can_be_left_out_alone(stack: Stack, photo: bytes, part: Part) -> None:
     """What the parts share does not break where one of them is not there: encryption stays encryption."""
-    async with open_stack(tmp_path / "stack", data_directory=DATA) as stack:
-        photo = Path(photo_of(stack, SIDE_PX, SIDE_PX)).read_bytes()
-        seen = await upscaled(stack, photo, {part})
+    seen = await upscaled(stack, photo, {part})
 
     assert seen.part == seen.output[100:200]
     assert not any(photo in blob or seen.output in blob for blob in seen.blobs)
 
 
-async def test_what_it_costs_is_measured_and_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [marked_mp4(), marked_webm()], ids=["mp4", "webm"])
+async def test_a_video_is_cleaned_as_well(data: bytes) -> None:
+    """By the same code, in a thread: no other process is there."""
+    here = await Unfenced.start(ImageLimits())
+    _, content = await cleaned(here, data)
+    assert here.pid is None
+    assert b"LETHE-MARKER" in data
+    assert b"LETHE-MARKER" not in content
+
+
+async def test_what_it_costs_is_measured_and_written(stack: Stack, tmp_path: Path) -> None:
     """Whole beside bare in one run, each against its budget; the same figures stand in a file for other pages."""
     scale = msgspec.structs.replace(QUICK, pair_s=1.0, upscaled_px=SIDE_PX)
-    (chapter,) = await measure({"guarantee": cost}, scale, DATA)
+    chapter = await cost(stack, scale)
     write_measured(tmp_path / "measured" / "cost.json", Machine(facts=FACTS), chapter)
 
     figures = {figure.name: figure for figure in chapter.figures}

@@ -12,7 +12,8 @@ from broker.cli import main
 from broker.notices.documents import Format
 from broker.settings import Settings
 from tests.brokers import broker_with
-from tests.notices import facts_under, profile_text, settings_asking
+from tests.notices import facts_under
+from tests.profiles import profile_text, settings_under
 
 ANNOUNCING = "[consent]\nannounce_days = 14"
 
@@ -81,7 +82,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 
 async def test_a_notice_is_announced_before_anything_runs_by_it(settings: Settings, tmp_path: Path) -> None:
     """headpix-7: brokers go on under the old settings and show the new notice; under the new ones it is the same."""
-    now = settings_asking(settings, tmp_path, ANNOUNCING)
+    now = settings_under(settings, tmp_path, ANNOUNCING)
     new = tmp_path / "new.toml"
     new.write_text(profile_text(ANNOUNCING, outputs_for_s="7_200"))
     arguments = ("--announce", "--profile", str(new), "--config", settings.config_file, "--dsn", settings.postgres_dsn)
@@ -94,5 +95,5 @@ async def test_a_notice_is_announced_before_anything_runs_by_it(settings: Settin
     assert "Nothing to announce" in again.output
     digest = facts_under(settings, ANNOUNCING, outputs_for_s="7_200").digest.hex()
     assert shown["next"]["version"].endswith(f".{digest[:8]}")
-    async with broker_with(settings_asking(settings, tmp_path, ANNOUNCING, outputs_for_s="7_200")) as api:
+    async with broker_with(settings_under(settings, tmp_path, ANNOUNCING, outputs_for_s="7_200")) as api:
         assert (await api.http.get("/v1/privacy/notice")).json() == shown

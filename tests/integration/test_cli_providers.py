@@ -15,6 +15,7 @@ from broker.cli import main
 from broker.queue import connect
 from broker.slots import Slots
 from providers.failures import FailureKind
+from tests.profiles import open_profile
 from tests.relay import SECRET_VARIABLE, replicate, route
 from tests.stack import Servers
 
@@ -111,17 +112,9 @@ async def test_a_wrong_address_is_one_sentence(tmp_path: Path) -> None:
 async def test_an_explanation_knows_who_is_left_alone(redis: Any, servers: Servers, tmp_path: Path) -> None:
     """Unhealthy last, and never nobody: with its reason beside it."""
     url = servers.embedded.redis_url
-    said = await say(tmp_path, "config", "explain", "upscale", "--redis-url", url, "--profile", _open(tmp_path))
+    said = await say(tmp_path, "config", "explain", "upscale", "--redis-url", url, "--profile", open_profile(tmp_path))
     assert said.exit_code == 0, said.output
     assert said.stdout.splitlines() == [
         "1. two (tier 2, weight 1)",
         "2. one (tier 1, weight 1) - open: payment, again in 15 min",
     ]
-
-
-def _open(folder: Path) -> str:
-    text = (Path(__file__).parents[2] / "policies" / "profiles" / "minimal.toml").read_text()
-    text = text.replace('exposure = "local"', 'exposure = "logged"')
-    file = folder / "open.toml"
-    file.write_text(text.replace("max_provider_retention_s = 0", "max_provider_retention_s = 3_456_000"))
-    return str(file)

@@ -13,9 +13,9 @@ from broker.jobs import Job, Outcome
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.credits import Account
-from policies.registry import PROFILES
 from tests.api_client import keep
-from tests.lifecycle import held, run_sql
+from tests.lifecycle import run_sql, settled
+from tests.profiles import settings_under
 from tests.stack import body_of, pretend_worker, running_services, submission, upload_bytes
 
 PRICE = 3
@@ -24,10 +24,8 @@ PRICE = 3
 @pytest.fixture
 async def priced(settings: Settings, tmp_path: Path) -> AsyncGenerator[Services]:
     """A broker whose `noop` costs three credits."""
-    file = tmp_path / "priced.toml"
-    text = (PROFILES / "minimal.toml").read_text().replace("jobs_at_once = 8 ", "jobs_at_once = 100 ")
-    file.write_text(f"{text}\n[credits]\nprices = {{ noop = {PRICE} }}\n")
-    async with running_services(msgspec.structs.replace(settings, profile=str(file))) as services:
+    prices = f"[credits]\nprices = {{ noop = {PRICE} }}"
+    async with running_services(settings_under(settings, tmp_path, prices, jobs_at_once="100")) as services:
         await pretend_worker(services)
         yield services
 
@@ -49,10 +47,7 @@ async def ended(services: Services, job: Job, outcome: Outcome) -> Job:
     running = await services.stores.jobs.claim(job.id, await pretend_worker(services))
     assert running is not None
     outputs = [await keep(services, running, b"made", n=0)] if outcome is Outcome.SUCCEEDED else []
-    settling = await services.stores.jobs.begin_settling(
-        running, outcome, owner=services.lease.process.id, outputs=outputs
-    )
-    return await services.settler.settle(settling, let_go=held(running))
+    return await settled(services, running, outcome, outputs=outputs)
 
 
 async def account(services: Services, user_id: str) -> tuple[int, int]:

@@ -7,7 +7,8 @@ import msgspec
 from broker.doctor.findings import Level
 from broker.doctor.notices import notices, unnamed
 from broker.settings import Settings
-from tests.notices import facts_in_house, facts_outside, settings_asking
+from tests.notices import facts_in_house, facts_outside
+from tests.profiles import settings_under
 from tests.stack import running_services
 
 ANNOUNCING = "[consent]\nannounce_days = 14"
@@ -20,13 +21,13 @@ async def found(settings: Settings) -> list[tuple[Level, str]]:
 
 async def test_a_notice_that_is_not_that_of_the_settings_is_found(settings: Settings, tmp_path: Path) -> None:
     """In force it is well; settings that run ahead of their day, and those that nobody announced, are not."""
-    before = settings_asking(settings, tmp_path, ANNOUNCING, PUBLISHED)
+    before = settings_under(settings, tmp_path, ANNOUNCING, PUBLISHED)
     assert await found(before) == []  # there is none yet
     async with running_services(before):
         pass
     assert await found(before) == [(Level.OK, "the privacy notice in force is that of these settings")]
 
-    after = settings_asking(settings, tmp_path, ANNOUNCING, PUBLISHED, outputs_for_s="7_200")
+    after = settings_under(settings, tmp_path, ANNOUNCING, PUBLISHED, outputs_for_s="7_200")
     ((level, what),) = await found(after)
     assert (level, what) == (Level.WARNING, "the privacy notice in force is not that of these settings")
     async with running_services(after):
@@ -38,7 +39,7 @@ async def test_a_notice_that_is_not_that_of_the_settings_is_found(settings: Sett
 
 async def test_what_does_not_answer_is_said_elsewhere(settings: Settings, tmp_path: Path) -> None:
     """No Postgres, no such profile: nothing is added, and nothing is raised."""
-    asking = settings_asking(settings, tmp_path, PUBLISHED)
+    asking = settings_under(settings, tmp_path, PUBLISHED)
     away = msgspec.structs.replace(asking, postgres_dsn=f"postgresql://lethe@/lethe?host={tmp_path}")
     assert await found(away) == []
     assert await found(msgspec.structs.replace(asking, profile="nobody")) == []

@@ -47,7 +47,7 @@ async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(services: Serv
     assert len(erased.receipts) == FIGURE
     assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
     assert not blobs(settings)
-    assert await keys_held(services) == keys
+    assert await keys_held(services) <= keys
     assert export_s <= 5
     assert peak_bytes <= 100_000_000
     assert erasure_s <= 10
@@ -86,7 +86,7 @@ async def test_a_broker_killed_in_the_middle_leaves_nothing(
     assert await count(settings, "users", f"id = '{user.user_id}'") == 0
     assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
     assert not blobs(settings)
-    assert await keys_held(services) == keys
+    assert await keys_held(services) <= keys
 
 
 def peak_kb(pid: int) -> int:

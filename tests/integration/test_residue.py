@@ -24,6 +24,7 @@ from tests.lifecycle import eventually
 from tests.needles import NEEDLE_BYTES, Needles
 from tests.process_memory import needs_root, readable_memory
 from tests.processes import LetheProcess, lethe_process
+from tests.profiles import profile_file
 from tests.stack import upload_bytes
 
 JOBS = int(os.environ.get("LETHE_TEST_JOBS", "48"))
@@ -97,7 +98,7 @@ async def running(settings: Settings, folder: Path) -> AsyncGenerator[Running]:
     settings = msgspec.structs.replace(
         settings,
         keyholder_socket=keyholder.socket_path,
-        profile=patient(folder),
+        profile=profile_file(folder, jobs_per_minute="60_000", jobs_at_once="8_000"),
         listen=listen,
         slots=AT_ONCE,
         lease_s=20.0,
@@ -125,15 +126,6 @@ async def offers_noop(http: httpx.AsyncClient, *processes: LetheProcess) -> bool
         return "noop" in (await http.get("/v1/operations")).text
     except httpx.TransportError:
         return False
-
-
-def patient(folder: Path) -> str:
-    """The minimal profile for a user in a hurry."""
-    profile = folder / "patient.toml"
-    text = (Path(__file__).parents[2] / "policies" / "profiles" / "minimal.toml").read_text()
-    text = text.replace("jobs_per_minute = 60", "jobs_per_minute = 60000")
-    profile.write_text(text.replace("jobs_at_once = 8 ", "jobs_at_once = 8000 "))
-    return str(profile)
 
 
 def with_children(pid: int) -> list[int]:

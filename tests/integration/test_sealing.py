@@ -12,12 +12,12 @@ from broker.crypto.sealed import key_info, output_context, thumbnail_context
 from broker.device_errors import DeviceKeyRequired, TooManyDevices
 from broker.devices import MOST_DEVICES, Device, Kem
 from broker.errors import Unavailable
-from broker.jobs import Job, Outcome, Output
+from broker.jobs import Job
 from broker.secret_memory import random_into
 from broker.services import Services
 from broker.settings import Settings
 from tests.fakes import SilentBlobStore
-from tests.lifecycle import blobs, count, eventually, held, keys_held, rows_of, run_sql
+from tests.lifecycle import blobs, count, eventually, keys_held, rows_of, run_sql, settled
 from tests.profiles import GALLERY, with_profile
 from tests.sealed import KeyPair, new_pair, python_opener
 from tests.stack import Servers, body_of, pretend_worker, running_services, settings_for, submission, upload_bytes
@@ -52,13 +52,6 @@ async def claimed(services: Services, kem: Kem = Kem.X25519) -> tuple[Job, Devic
     return running, added, pair
 
 
-async def settled(services: Services, job: Job, outputs: list[Output]) -> Job:
-    settling = await services.stores.jobs.begin_settling(
-        job, Outcome.SUCCEEDED, owner=services.lease.process.id, outputs=outputs
-    )
-    return await services.settler.settle(settling, let_go=held(job))
-
-
 async def blob(services: Services, name: str) -> bytes:
     return b"".join([chunk async for chunk in services.stores.blobs.read(name)])
 
@@ -69,7 +62,7 @@ async def test_only_a_device_opens_what_is_sealed(services: Services, settings: 
     before = await keys_held(services)
     job, added, pair = await claimed(services, kem)
     output = await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)
-    final = await settled(services, job, [output])
+    final = await settled(services, job, outputs=[output])
 
     assert final.is_sealed
     assert final.outputs_until is None
@@ -115,7 +108,7 @@ async def test_the_key_is_wiped_once_it_is_wrapped(services: Services, monkeypat
 async def test_a_sealed_output_is_destroyed_like_any_other(services: Services, settings: Settings) -> None:
     """Both blobs are seen absent, and what was wrapped is deleted."""
     job, _, _ = await claimed(services)
-    await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
+    await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
     assert await services.gallery.destroy(job.id, 0)
     assert blobs(settings) == []
     assert await count(settings, "output_keys") == 0
@@ -132,7 +125,7 @@ async def test_a_silent_store_makes_no_sealed_output_unreadable(
     async with running_services(settings) as services:
         await pretend_worker(services)
         job, _, _ = await claimed(services)
-        await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
+        await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
         monkeypatch.setattr(SilentBlobStore, "is_silent", True)
         with pytest.raises(Unavailable):
             await services.settler.destroy_outputs(job.id)
@@ -171,7 +164,7 @@ async def test_a_silent_store_keeps_the_user_whose_device_can_open(
 async def test_a_gallery_ends_with_its_user(services: Services, settings: Settings) -> None:
     """Nothing is kept for ever: an output without an end goes when its user was not seen for `idle_user_for_s`."""
     job, _, _ = await claimed(services)
-    await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
+    await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
     await run_sql(settings, "UPDATE users SET last_seen_on = last_seen_on - 29")
     await services.sweep.once()
     assert len(blobs(settings)) == 1
@@ -211,7 +204,7 @@ async def test_a_device_that_goes_while_it_is_sealed_to_takes_its_key_along(serv
     output = await seal_output(services.stores, job, MADE, n=0, thumbnail=None)
     assert len(output.wrapped) == 2
     await services.stores.devices.delete(str(job.user_id), added.id)
-    await settled(services, job, [output])
+    await settled(services, job, outputs=[output])
     assert [key.device_id for key in await services.stores.outputs.keys(job.id, 0)] == [other.id]
 
 
@@ -220,7 +213,7 @@ async def test_postgres_refuses_an_output_that_is_not_sealed(services: Services)
     job, _, _ = await claimed(services)
     output = await keep_output(services.stores, job, MADE, n=0, lifetime_s=60)
     with pytest.raises(asyncpg.CheckViolationError, match="an output of a sealed job is sealed"):
-        await settled(services, job, [output])
+        await settled(services, job, outputs=[output])
 
 
 async def test_postgres_refuses_a_sealed_output_with_a_key_of_ours(services: Services) -> None:
@@ -228,13 +221,13 @@ async def test_postgres_refuses_a_sealed_output_with_a_key_of_ours(services: Ser
     job, _, _ = await claimed(services)
     output = await keep_output(services.stores, job, MADE, n=0, lifetime_s=60)
     with pytest.raises(asyncpg.CheckViolationError, match="sealed_means_no_key_of_ours"):
-        await settled(services, job, [msgspec.structs.replace(output, is_sealed=True)])
+        await settled(services, job, outputs=[msgspec.structs.replace(output, is_sealed=True)])
 
 
 async def test_postgres_refuses_an_open_output_without_an_end(services: Services, settings: Settings) -> None:
     """What we can open lives a day at most, whoever writes."""
     job, _, _ = await claimed(services)
-    await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
+    await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
     for until in ("NULL", "finalized_at + interval '25 hours'"):
         with pytest.raises(asyncpg.CheckViolationError, match="what_we_can_open_lives_a_day"):
             await run_sql(settings, f"UPDATE jobs SET is_sealed = false, outputs_until = {until}")
@@ -250,7 +243,7 @@ async def test_a_job_stays_what_it_was_under_another_profile(
         job, _, _ = await claimed(before)
         assert not job.is_sealed
         async with running_services(settings) as after:
-            final = await settled(after, job, [await keep_output(after.stores, job, MADE, n=0, lifetime_s=60)])
+            final = await settled(after, job, outputs=[await keep_output(after.stores, job, MADE, n=0, lifetime_s=60)])
             assert final.outputs_until is not None
             assert final.finalized_at is not None
             assert (final.outputs_until - final.finalized_at).total_seconds() == 86_400
@@ -273,7 +266,7 @@ async def test_a_devices_rows_go_with_it(services: Services, settings: Settings)
     """What was wrapped to it too; and with an idle user the devices."""
     job, added, _ = await claimed(services)
     await device(services, str(job.user_id))
-    await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
+    await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=None)])
     await services.stores.devices.delete(str(job.user_id), added.id)
     assert [len(await rows_of(settings, f"SELECT * FROM {t}")) for t in ("devices", "output_keys")] == [1, 1]
     await services.gallery.destroy_all(str(job.user_id))

@@ -5,12 +5,12 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from broker.jobs import Job, Outcome
+from broker.jobs import Job
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.blobs import BlobStore
 from broker.sweep import Sweep
-from tests.lifecycle import blobs, claimed_job, count, eventually, held, keys_held, run_sql
+from tests.lifecycle import blobs, claimed_job, count, eventually, keys_held, run_sql, settled
 from tests.rows import open_rows
 from tests.stack import pretend_worker, queued_job, running_services
 from workers.outputs import Made, keep_output
@@ -21,10 +21,7 @@ async def succeeded(services: Services) -> Job:
     job = await claimed_job(services)
     made = Made(data=memoryview(b"picture"), media_type="image/png", width=1, height=1)
     output = await keep_output(services.stores, job, made, n=0, lifetime_s=600)
-    settling = await services.stores.jobs.begin_settling(
-        job, Outcome.SUCCEEDED, owner=services.lease.process.id, outputs=[output]
-    )
-    return await services.settler.settle(settling, let_go=held(job))
+    return await settled(services, job, outputs=[output])
 
 
 async def test_outputs_go_at_their_time(services: Services, settings: Settings) -> None:

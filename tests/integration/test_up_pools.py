@@ -11,7 +11,8 @@ import pytest
 from broker.demo.story import PHOTO
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
-from tests.relay import MINIMAL, SECRET_VARIABLE, replicate, route
+from tests.profiles import open_profile
+from tests.relay import SECRET_VARIABLE, replicate, route
 from tests.up_process import UpProcess, lethe, lethe_up, plain_environment, processes_of
 
 INHOUSE = '[provider.ours]\nadapter = "inhouse"\npool = "gpu"\nmodel = "realesrgan"\nexposure = "local"\n'
@@ -22,14 +23,6 @@ def emulator() -> Iterator[ReplicateEmulator]:
     emulated = ReplicateEmulator(run_s=0.1)
     with running(emulated):
         yield emulated
-
-
-def allowing(folder: Path) -> Path:
-    """A profile that lets Replicate have pictures."""
-    text = MINIMAL.read_text().replace('exposure = "local"', 'exposure = "ephemeral"')
-    file = folder / "profile.toml"
-    file.write_text(text.replace("max_provider_retention_s = 0", "max_provider_retention_s = 3_600"))
-    return file
 
 
 def workers_of(process: UpProcess) -> set[str]:
@@ -53,7 +46,11 @@ def test_the_workers_are_those_that_lethe_toml_asks_for(emulator: ReplicateEmula
     """
     config = tmp_path / "lethe.toml"
     config.write_text(outside := replicate(emulator.url) + route("upscale", "[{ replicate = 1 }]"))
-    settings = {"LETHE_CONFIG_FILE": str(config), "LETHE_PROFILE": str(allowing(tmp_path)), SECRET_VARIABLE: SECRET}
+    settings = {
+        "LETHE_CONFIG_FILE": str(config),
+        "LETHE_PROFILE": open_profile(tmp_path, "ephemeral", max_provider_retention_s="3_600"),
+        SECRET_VARIABLE: SECRET,
+    }
     with lethe_up(tmp_path / "stack", **settings) as up:
         assert "broker and relay worker are ready" in up.output
         assert workers_of(up) == {"relay"}
@@ -101,7 +98,13 @@ def test_a_secret_that_is_not_there_is_named(emulator: ReplicateEmulator, tmp_pa
     """The worker that cannot start says which line of lethe.toml to look at, and up repeats it."""
     config = tmp_path / "lethe.toml"
     config.write_text(replicate(emulator.url) + route("upscale", "[{ replicate = 1 }]"))
-    said = failed_up(tmp_path, "--config", str(config), "--profile", str(allowing(tmp_path)))
+    said = failed_up(
+        tmp_path,
+        "--config",
+        str(config),
+        "--profile",
+        open_profile(tmp_path, "ephemeral", max_provider_retention_s="3_600"),
+    )
     assert f"lethe cannot start: {config}:5: provider.replicate.secret" in said
 
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner, Result
 
 from broker.cli import main
 from broker.settings import Settings
-from tests.relay import MINIMAL, SECRET_VARIABLE, replicate, route
+from tests.profiles import open_profile
+from tests.relay import SECRET_VARIABLE, replicate, route
 
 URL = "http://127.0.0.1:9"
 ONE = replicate(URL, name="one") + route("upscale", "[{ one = 1 }]")
@@ -31,10 +32,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def profile(tmp_path: Path) -> str:
     """A profile that lets pictures go to providers."""
-    file = tmp_path / "open.toml"
-    text = MINIMAL.read_text().replace('exposure = "local"', 'exposure = "logged"')
-    file.write_text(text.replace("max_provider_retention_s = 0", "max_provider_retention_s = 3_456_000"))
-    return str(file)
+    return open_profile(tmp_path)
 
 
 def say(*arguments: str) -> Result:

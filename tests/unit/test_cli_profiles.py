@@ -12,8 +12,8 @@ from broker.services import live_config
 from broker.settings import Settings
 from policies.registry import PROFILES, load_profile
 from policies.toml_file import ConfigInvalid
+from tests.profiles import MINIMAL, profile_file
 
-MINIMAL = (PROFILES / "minimal.toml").read_text()
 OUTSIDE = """
 [provider.box]
 adapter = "cog"
@@ -60,9 +60,8 @@ def test_every_setting_is_shown() -> None:
 
 def test_what_differs_is_shown(tmp_path: Path) -> None:
     """One line per setting, with both values; nothing where both set the same."""
-    other = tmp_path / "other.toml"
-    other.write_text(MINIMAL.replace("outputs_for_s = 3_600", "outputs_for_s = 60"))
-    shown = lethe("profile", "diff", "minimal", str(other)).output.splitlines()
+    other = profile_file(tmp_path, outputs_for_s="60")
+    shown = lethe("profile", "diff", "minimal", other).output.splitlines()
     assert [line.split() for line in shown[1:]] == [["retention.outputs_for_s", "3600", "60"]]
     assert "set the same" in lethe("profile", "diff", "minimal", "minimal").output
 

@@ -4,10 +4,10 @@ import pytest
 
 from policies.base import Facts, RefusalCode, Refuse
 from policies.consent import Consent, Purpose
-from policies.registry import PROFILES, Policies, load_profile, read_profile
+from policies.registry import Policies, load_profile, read_profile
 from policies.toml_file import ConfigInvalid, TomlFile
+from tests.profiles import MINIMAL
 
-MINIMAL = (PROFILES / "minimal.toml").read_text()
 STRICT = Consent(required=(Purpose.PROCESSING, Purpose.PROVIDERS), optional=(Purpose.PUSH,), min_age=13)
 
 

@@ -11,7 +11,8 @@ from broker.doctor.providers import hints, pools_here, routes, secret_files, wor
 from broker.routes import Config
 from broker.store.processes import Facts, Process
 from policies.registry import Profile, load_profile
-from tests.relay import MINIMAL, SECRET_VARIABLE, replicate, route
+from tests.profiles import open_profile
+from tests.relay import SECRET_VARIABLE, replicate, route
 
 OURS = '[provider.ours]\nadapter = "inhouse"\npool = "gpu"\nmodel = "realesrgan"\nexposure = "local"\n'
 URL = "http://127.0.0.1:9"
@@ -40,11 +41,7 @@ def minimal() -> Profile:
 
 
 def wider(folder: Path) -> Profile:
-    text = MINIMAL.read_text().replace('exposure = "local"', 'exposure = "ephemeral"')
-    (folder / "profile.toml").write_text(
-        text.replace("max_provider_retention_s = 0", "max_provider_retention_s = 3600")
-    )
-    return load_profile(str(folder / "profile.toml"))
+    return load_profile(open_profile(folder, "ephemeral", max_provider_retention_s="3_600"))
 
 
 def levels(findings: list[Finding]) -> list[Level]:

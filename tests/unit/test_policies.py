@@ -11,13 +11,13 @@ from policies.disclosure import Disclosure
 from policies.ephemeral import Ephemeral
 from policies.limits import Limits
 from policies.metadata import Metadata, Strip
-from policies.registry import PROFILES, Policies, Profile, load_profile, profile_names, read_profile
+from policies.registry import Policies, Profile, load_profile, profile_names, read_profile
 from policies.retention import DAY_S, Outputs, Retention
 from policies.toml_file import ConfigInvalid, TomlFile, TomlPath
 from providers.base import Exposure
+from tests.profiles import MINIMAL
 
 WORDS = {"consent", "publisher", "credits", "rights"}  # to agree to, who answers, costs, days: none opens a door
-MINIMAL = (PROFILES / "minimal.toml").read_text()
 
 
 def code_of(answer: object) -> str | None:

@@ -11,11 +11,11 @@ from broker.itself import HARDENED, hardening_facts
 from broker.posture import EXPECTED, MEANINGS, Fact, Part, Posture, Told, Verdict, fact, judge, report
 from broker.watch import is_private, redis_words
 from policies.posture import Demand
-from policies.registry import PROFILES, read_profile
+from policies.registry import read_profile
 from policies.toml_file import ConfigInvalid, TomlFile
+from tests.profiles import MINIMAL
 
 DOCS = Path(__file__).parents[2] / "docs"
-MINIMAL = (PROFILES / "minimal.toml").read_text()
 
 
 def judged(*told: Told, demands: tuple[Demand, ...] = ()) -> Posture:

@@ -8,10 +8,11 @@ from broker.reload import LiveConfig
 from policies.base import Admit, Facts, ProviderTerms, Refuse
 from policies.consent import Purpose
 from policies.disclosure import Disclosure
-from policies.registry import PROFILES, Policies, load_profile, profile_names
+from policies.registry import Policies, load_profile, profile_names
 from policies.retention import DAY_S, Outputs
 from policies.toml_file import ConfigInvalid
 from providers.base import Exposure
+from tests.profiles import profile_file
 
 APPS = ("headpix", "imaginex", "m2r", "minimal", "xpictures")
 
@@ -93,13 +94,13 @@ def test_a_provider_stands_where_the_profile_allows(*, region: str | None, is_al
 
 def test_our_own_stores_stand_where_the_profile_allows(tmp_path: Path) -> None:
     """A profile whose regions do not hold that of its publisher contradicts itself, and is refused with the line."""
-    text = (PROFILES / "minimal.toml").read_text()
-    regions = text.replace('exposure = "local"', 'exposure = "local"\nregions = ["Frankfurt"]')
-    file = tmp_path / "ours.toml"
-    for publisher in ("", '\n[publisher]\nregion = "Virginia"\n'):
-        file.write_text(regions + publisher)
+
+    def ours(*publisher: str) -> str:
+        return profile_file(tmp_path, *publisher, exposure='"local"\nregions = ["Frankfurt"]')
+
+    for publisher in ("", '[publisher]\nregion = "Virginia"'):
+        file = ours(publisher)
         with pytest.raises(ConfigInvalid, match="does not hold the region") as caught:
-            load_profile(str(file))
-        assert "regions" in file.read_text().splitlines()[caught.value.line - 1]
-    file.write_text(regions + '\n[publisher]\nregion = "Frankfurt"\n')
-    assert load_profile(str(file)).disclosure.regions == ("Frankfurt",)
+            load_profile(file)
+        assert "regions" in Path(file).read_text().splitlines()[caught.value.line - 1]
+    assert load_profile(ours('[publisher]\nregion = "Frankfurt"')).disclosure.regions == ("Frankfurt",)

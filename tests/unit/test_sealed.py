@@ -94,6 +94,7 @@ def test_what_was_made_for_something_else_does_not_open(vector: Vector) -> None:
 
 @pytest.mark.parametrize("kem", ON_WEB)
 def test_the_javascript_reference_refuses_the_same(kem: Kem) -> None:
+    """Another output in `info` or `context`, and a ciphertext that was cut wherever."""
     vector = next(v for v in VECTORS if v.kem == kem and v.plaintext_bytes > 16_384)
     plain: dict[str, object] = {
         "kem": vector.kem,
@@ -137,6 +138,7 @@ def test_a_device_opens_what_is_wrapped_to_it(kem: Kem) -> None:
 
 @pytest.mark.parametrize("kem", ON_WEB)
 def test_a_browser_hands_a_key_on(kem: Kem) -> None:
+    """What it wraps to another device, that one opens."""
     pair, key = new_pair(kem), os.urandom(32)
     info = key_info(uuid4(), 0, uuid4(), kem)
     wrapped = b64decode(javascript("wrap", kem=kem.value, publicKey=pair.public_key, key=key, info=info)["wrapped"])
@@ -172,6 +174,7 @@ def test_a_key_to_which_nothing_can_be_sealed_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("kem", list(Kem))
 def test_a_good_key_is_taken(kem: Kem) -> None:
+    """One of every KEM, as a device makes it."""
     check_public_key(kem, new_pair(kem).public_key)
 
 
