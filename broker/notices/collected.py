@@ -47,7 +47,11 @@ class Collected(msgspec.Struct, frozen=True, kw_only=True):
 
 def results_kept(facts: NoticeFacts) -> str:
     """Say how long results stay, for papers that are in English alone."""
-    return "until their user deletes them" if facts.are_outputs_kept else texts_in(DEFAULT).lasting(facts.outputs_for_s)
+    lasting = texts_in(DEFAULT).lasting
+    if facts.are_outputs_kept:
+        return f"until their user deletes them, or is not seen for {lasting(facts.idle_user_for_s)}"
+    longest = lasting(facts.outputs_for_s)
+    return f"{lasting(facts.grace_s)} after delivery, at most {longest}" if facts.grace_s else longest
 
 
 def collected(facts: NoticeFacts) -> list[Collected]:
@@ -69,12 +73,19 @@ def collected(facts: NoticeFacts) -> list[Collected]:
     if facts.has_credits:
         why = "credits that were granted and spent, with the app's reference of a purchase; no payment data"
         found.append(Collected(kind=Kind.PURCHASES, uses=(Use.FUNCTION,), because=why))
-    uses = [use for purpose, use in _DEVICE_USES.items() if purpose in facts.purposes]
-    if uses:
-        is_optional = not set(facts.required) & _DEVICE_USES.keys()
-        why = "the address of the device for push notifications"
-        found.append(Collected(kind=Kind.DEVICE_ID, uses=tuple(uses), because=why, is_optional=is_optional))
-    return found
+    return [*found, *_of_devices(facts)]
+
+
+def _of_devices(facts: NoticeFacts) -> list[Collected]:
+    """A public key that an installation made is a device's id in the stores' sense, as the address for push is."""
+    asked = [use for purpose, use in _DEVICE_USES.items() if purpose in facts.purposes]
+    why = ["a public key of each device, to which results are sealed"] if facts.are_outputs_sealed else []
+    why += ["the address of the device for push notifications"] if asked else []
+    if not why:
+        return []
+    always = [Use.FUNCTION] if facts.are_outputs_sealed and Use.FUNCTION not in asked else []
+    is_optional = not facts.are_outputs_sealed and not set(facts.required) & _DEVICE_USES.keys()
+    return [Collected(kind=Kind.DEVICE_ID, uses=(*always, *asked), because="; ".join(why), is_optional=is_optional)]
 
 
 _DEVICE_USES = {Purpose.PUSH: Use.FUNCTION, Purpose.MARKETING: Use.MARKETING}

@@ -10,6 +10,7 @@ from broker.routes import Config, OutsideProvider
 from policies.consent import Purpose
 from policies.publisher import Publisher
 from policies.registry import Policies
+from policies.retention import Outputs
 from providers.base import Deletes, Exposure
 
 COUNTER_S = 600
@@ -57,6 +58,12 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Whether anything has a price, so that there is an account."""
     answer_within_days: int = 30
     counter_s: int = COUNTER_S
+    are_outputs_sealed: bool = False
+    """Whether only devices of the user can open results."""
+    grace_s: int = 0
+    """How long results stay after they were delivered, where that ends them."""
+    regions: tuple[str, ...] = ()
+    """Where alone pictures may be; empty: anywhere."""
 
     @property
     def digest(self) -> bytes:
@@ -104,6 +111,9 @@ def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///")
         announce_days=profile.consent.announce_days,
         answer_within_days=profile.rights.answer_within_days,
         has_credits=any(profile.credits.price(name) for name in offered),
+        are_outputs_sealed=profile.retention.sealed,
+        grace_s=profile.retention.grace_s if profile.retention.outputs is Outputs.UNTIL_DELIVERED else 0,
+        regions=profile.disclosure.regions,
     )
 
 

@@ -35,7 +35,7 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
 
 def article_30(facts: NoticeFacts, demands: Sequence[str]) -> str:
     """Write the record; `demands` are what the profile demands of the deployment."""
-    return "\n".join([*_controller(facts), *_activities(facts), *_transfers(facts), *_measures(demands)])
+    return "\n".join([*_controller(facts), *_activities(facts), *_transfers(facts), *_measures(facts, demands)])
 
 
 def schedule(facts: NoticeFacts) -> str:
@@ -116,6 +116,14 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
         recipients=nobody,
         erased=f"records: {lasting(facts.records_for_s)} after the job; ids: {lasting(facts.idle_user_for_s)} unused",
     )
+    if facts.are_outputs_sealed:
+        yield Activity(
+            name="sealing results to devices of their user",
+            basis=basis,
+            data="public keys of devices, keys of results wrapped to them",
+            recipients=nobody,
+            erased="with the device, the result or the user id",
+        )
     if facts.has_credits:
         yield Activity(
             name="accounts of credits",
@@ -137,6 +145,13 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
         data="signed receipts" + (", consents with notice version and time" if facts.purposes else ""),
         recipients=nobody,
         erased=f"receipts {lasting(facts.records_for_s)} after the job; consents with their user id",
+    )
+    yield Activity(
+        name="answering requests by right",
+        basis="legal obligation (6(1)(c), Chapter III)",
+        data="which right, when, how it stands, which providers still have copies",
+        recipients=nobody,
+        erased=f"{lasting(facts.records_for_s)} after the request was completed",
     )
     for purpose in facts.optional:
         yield Activity(
@@ -165,9 +180,12 @@ def _transfers(facts: NoticeFacts) -> Iterator[str]:
     yield ""
 
 
-def _measures(demands: Sequence[str]) -> Iterator[str]:
+def _measures(facts: NoticeFacts, demands: Sequence[str]) -> Iterator[str]:
     yield "## Security measures (g)\n"
-    yield "- Uploads and results are encrypted under keys of their own; keys live in the memory of one process alone."
+    yield "- Uploads and results are encrypted under keys of their own."
+    yield "- Keys live in the memory of one process alone; they are in no store and in no backup."
+    if facts.are_outputs_sealed:
+        yield "- Keys of results are an exception: they are kept, but only wrapped to devices of their user (HPKE)."
     yield "- Every copy is destroyed, and seen to be gone, before a job is final; a signed receipt states each."
     yield "- Untrusted pictures are decoded in sandboxed processes and rebuilt from pixels."
     yield "- Logs hold what an allow-list lets through: ids, codes, durations. No operator's verb shows a picture."

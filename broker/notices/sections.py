@@ -58,8 +58,11 @@ class _Writer:
             "counter": True,
             "consents": bool(facts.purposes),
             "age": bool(facts.min_age),
+            "devices": facts.are_outputs_sealed,
+            "requests": True,
             "push": Purpose.PUSH in facts.purposes,
             "analytics": Purpose.ANALYTICS in facts.purposes,
+            "reports": True,
             "logs": True,
         }
         items = [self._say("what", name, counter=counter, age=facts.min_age) for name, is_so in said.items() if is_so]
@@ -79,9 +82,11 @@ class _Writer:
         facts, lasting = self._facts, self._texts.lasting
         items = [
             self._say("how_long", "uploads", within=lasting(facts.upload_within_s)),
-            self._say("how_long", f"outputs_{facts.outputs}", lasting=lasting(facts.outputs_for_s)),
+            self._results(),
             self._say("how_long", "records", lasting=lasting(facts.records_for_s)),
             self._say("how_long", "user", lasting=lasting(facts.idle_user_for_s)),
+            *([self._say("how_long", "devices")] if facts.are_outputs_sealed else []),
+            self._say("how_long", "requests", lasting=lasting(facts.records_for_s)),
             *([self._say("how_long", "credits")] if facts.has_credits else []),
             self._say("how_long", "counter", lasting=lasting(facts.counter_s)),
             self._say("how_long", "logs"),
@@ -104,10 +109,13 @@ class _Writer:
             self._say("where", "provider" if one.region else "provider_unknown", name=one.name, region=one.region)
             for one in facts.recipients
         ]
-        return self._section("where", own, items=items, notes=["transfers"] if items else [])
+        allowed = [self._say("where", "regions", regions=self._texts.listed(facts.regions))] if facts.regions else []
+        return self._section("where", own, *allowed, items=items, notes=["transfers"] if items else [])
 
     def safety(self) -> Section:
-        return self._section("safety", self._say("safety", "encryption"), self._say("safety", "receipt"))
+        keys = "keys_sealed" if self._facts.are_outputs_sealed else "keys"
+        said = [self._say("safety", name) for name in ("encryption", keys, "transport", "receipt")]
+        return self._section("safety", " ".join(said[:3]), said[3])
 
     def rights(self) -> Section:
         authority = self._facts.publisher.authority
@@ -115,12 +123,14 @@ class _Writer:
         items = [self._say("rights", name) for name in names]
         items.append(self._say("rights", "complain_to" if authority else "complain", authority=authority))
         intro, days = self._say("rights", "intro"), self._facts.answer_within_days
-        return self._section("rights", intro, items=items, notes=["how", "places"], days=days)
+        notes = ["how", *(["providers"] if self._facts.recipients else []), "calls", "places"]
+        return self._section("rights", intro, items=items, notes=notes, days=days)
 
     def deletion(self) -> Section:
         url = self._facts.publisher.deletion_url
         page = [self._say("deletion", "page", url=url)] if url else []
-        return self._section("deletion", self._say("deletion", "app"), *page, self._say("deletion", "phone"))
+        devices = [self._say("deletion", "devices")] if self._facts.are_outputs_sealed else []
+        return self._section("deletion", self._say("deletion", "app"), *devices, *page, self._say("deletion", "phone"))
 
     def consents(self) -> Section:
         facts = self._facts
@@ -144,6 +154,11 @@ class _Writer:
     def contact(self) -> Section:
         email = self._facts.publisher.email
         return self._section("contact", self._say("contact", "email" if email else "nothing", email=email))
+
+    def _results(self) -> str:
+        facts, lasting = self._facts, self._texts.lasting
+        ends = {"lasting": facts.outputs_for_s, "grace": facts.grace_s, "idle": facts.idle_user_for_s}
+        return self._say("how_long", f"outputs_{facts.outputs}", **{name: lasting(s) for name, s in ends.items()})
 
     def _recipient(self, one: Recipient) -> str:
         lasting = self._texts.lasting(one.retention_s)

@@ -7,14 +7,18 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from broker.notices.facts import NoticeFacts
+from broker.app import CLIENT_ROUTES
+from broker.config import load_config
+from broker.notices.facts import NoticeFacts, facts_of
 from broker.notices.markup import markdown, page
 from broker.notices.sections import prose, sections_of
 from broker.notices.texts import LANGUAGES, Texts, texts_in
 from broker.operations import OPERATIONS
 from policies.consent import Purpose
+from policies.registry import Policies, load_profile, profile_names
+from policies.retention import Outputs
 from providers.base import Deletes, Exposure
-from tests.notices import facts_in_house, facts_outside, policies_of
+from tests.notices import facts_in_house, facts_outside, outside_config, policies_of
 
 ASKING = '[consent]\nrequired = ["processing"]\noptional = ["push"]\nmin_age = 16\nannounce_days = 14'
 PUBLISHED = """[publisher]
@@ -69,7 +73,8 @@ def test_every_sentence_is_said_by_some_setting(language: str) -> None:
     seen = [msgspec.structs.replace(once, exposure=exposure, retention_s=0) for exposure in list(Exposure)[1:]]
     more = msgspec.structs.replace(facts[1], recipients=(*kept, *seen), blob_store="s3")
     modes = [msgspec.structs.replace(facts[0], outputs=mode) for mode in ("until_delivered", "until_deleted")]
-    whole = "\n".join(said(one, language) for one in (*facts, more, *modes))
+    sealed = msgspec.structs.replace(facts[0], are_outputs_sealed=True, regions=("Frankfurt",))
+    whole = "\n".join(said(one, language) for one in (*facts, more, *modes, sealed))
     assert not re.search(r"[{}]", whole)
     for section, sentences in texts_in(language).sections.items():
         for name, sentence in sentences.items():
@@ -97,6 +102,40 @@ def test_the_minimal_profile_says_what_it_does() -> None:
         "forgotten after 10 minutes",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_what_a_notice_says_is_true_of_each_profile(name: str) -> None:
+    """Sealed keys, devices, the grace, the end of an idle gallery and what providers are told: where it is so alone."""
+    policies = Policies(load_profile(name))
+    retention = policies.profile.retention
+    in_house, outside = (facts_of(policies, config) for config in (load_config(), outside_config()))
+    text = said(in_house)
+    for words in ("a form that your devices alone can open", "Public keys of your devices", "removed from all of them"):
+        assert (words in text) is retention.sealed
+    assert ("Keys are held in the memory of a separate process only" in text) is not retention.sealed
+    grace = f"until {texts_in('en').lasting(retention.grace_s)} after your app has received them"
+    assert (grace in text) is (retention.outputs is Outputs.UNTIL_DELIVERED)
+    idle = f"or was not used for {texts_in('en').lasting(retention.idle_user_for_s)}"
+    assert (idle in text) is (retention.outputs is Outputs.UNTIL_DELETED)
+    for facts in (in_house, outside):
+        assert ("it is told to delete" in said(facts)) is bool(facts.recipients)
+
+
+def test_every_call_that_a_notice_names_is_there() -> None:
+    """Under /v1/me, by the same verb, in every language."""
+    routes = {(str(verb), path) for handler in CLIENT_ROUTES for path in handler.paths for verb in handler.http_methods}
+    for language in LANGUAGES:
+        calls = re.findall(r"(GET|PUT|POST|DELETE) (/v1/[a-z/]+)", texts_in(language).sections["rights"]["calls"])
+        assert len(calls) == 7
+        assert set(calls) <= routes
+
+
+def test_regions_are_named() -> None:
+    """Where alone pictures may be is said when the profile says it."""
+    facts = msgspec.structs.replace(facts_in_house(), regions=("Frankfurt", "Dublin"))
+    assert "in these places alone: Frankfurt and Dublin." in said(facts)
+    assert "in these places alone" not in said(facts_in_house())
 
 
 @pytest.mark.parametrize(

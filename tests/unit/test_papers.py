@@ -92,6 +92,8 @@ def test_the_manifest_follows_the_settings() -> None:
     asking = declared(facts_in_house(PUSH))
     assert asking["DeviceID"] == ["AppFunctionality", "DeveloperAdvertising"]
     assert asking["ProductInteraction"] == ["AppFunctionality", "Analytics"]
+    sealed = declared(msgspec.structs.replace(facts_in_house(), are_outputs_sealed=True))
+    assert sealed["DeviceID"] == ["AppFunctionality"]
     upscale_alone = msgspec.structs.replace(facts_in_house(), has_texts=False)
     assert "OtherUserContent" not in declared(upscale_alone)
 
