@@ -85,7 +85,7 @@ class Servers:
 @asynccontextmanager
 async def own_database(servers: Servers) -> AsyncGenerator[str]:
     name = f"t_{secrets.token_hex(6)}"
-    await servers.run_sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await servers.run_sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
     try:
         yield servers.dsn(name)
         faults = await database_faults(servers.dsn(name))

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-SLACK = 5.0
-"""Machines that run tests are busy: a budget is out of reach when it is missed by more than this factor."""
+SLACK = 20.0
+"""
+A budget is out of reach when it is missed by more than this factor. Beside other tests, with the whole file system
+watched, a machine does a fifth of what it does when it is idle; what is slower by an order of magnitude is a fault.
+"""
 BUDGETED = (
     "ring → worker's first line, p50",
     "ring → worker's first line, p99",
@@ -41,7 +44,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict[str, re.Match[str]]:
 
 @pytest.mark.parametrize("name", BUDGETED)
 def test_each_figure_is_within_reach_of_its_budget(quick: dict[str, re.Match[str]], name: str) -> None:
-    """The page says by how much; a regression of a whole factor fails here."""
+    """The page says by how much; what has become slower by an order of magnitude fails here."""
     found = quick[name]
     ratio = re.search(r"\(([0-9.]+) ×\)", found["verdict"])
     assert ratio is not None

@@ -148,7 +148,7 @@ async def test_a_silent_store_keeps_the_user_whose_device_can_open(
     async with running_services(settings) as services:
         await pretend_worker(services)
         job, _, _ = await claimed(services)
-        await settled(services, job, [await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
+        await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
         monkeypatch.setattr(SilentBlobStore, "is_silent", True)
         erased = await services.erasure.ask("a token", job.user_id)
         assert erased.request.user_id == job.user_id
