@@ -9,6 +9,7 @@ from rich.console import Console
 
 from broker.client import Client
 from broker.commands.endings import EXISTING, OUTPUT, checked, pairs_of, run
+from broker.opener import Opener
 from broker.receipts import ReceiptInvalid
 from broker.submit import Order, submit_as
 from broker.verify import check, read_keys, sentences
@@ -26,6 +27,9 @@ _url = click.option(
 @click.option("-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the operation.")
 @click.option("--output", type=OUTPUT, required=True, help="Where the result goes.")
 @click.option("--receipt", type=OUTPUT, help="Where the receipt goes.")
+@click.option(
+    "--device", type=OUTPUT, help="Open a sealed result with the key in this file; a new key is made where none is."
+)
 @click.option("--keep", is_flag=True, help="Leave the result on the server until its time is up.")
 @click.option(
     "--token", envvar="LETHE_TOKEN", default="", help="Be this user; a new one if not given.  [env: LETHE_TOKEN]"
@@ -38,17 +42,26 @@ def submit_command(
     parameters: tuple[str, ...],
     output: Path,
     receipt: Path | None,
+    device: Path | None,
     keep: bool,
-    token: str,
-    url: str,
+    **user: str,
 ) -> None:
     """Send one picture, wait, save the result, and have it deleted on the server.
 
     \b
     Example:  lethe submit photo.jpg --operation upscale -p scale=2 --output large.jpg --receipt receipt.txt
+              lethe submit photo.jpg --operation restyle --output drawing.jpg --device device.key --keep
     """
-    order = Order(file=file, operation=operation, parameters=pairs_of(parameters), output=output, receipt=receipt)
-    run(submit_as(order, url=url, token=token, keep=keep, console=Console(highlight=False)))
+    opener = checked(Opener.kept_in, device) if device else None
+    order = Order(
+        file=file,
+        operation=operation,
+        parameters=pairs_of(parameters),
+        output=output,
+        receipt=receipt,
+        device=opener,
+    )
+    run(submit_as(order, url=user["url"], token=user["token"], keep=keep, console=Console(highlight=False)))
 
 
 @click.command("verify")
