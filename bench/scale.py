@@ -11,6 +11,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     arq_rings: int = 20
     arq_jobs: int = 500
     key_operations: int = 6_000
+    admissions: int = 2_000
     jobs: int = 60
     failovers: int = 120
     relayed: int = 2_000
@@ -38,6 +39,7 @@ QUICK = Scale(
     arq_rings=10,
     arq_jobs=200,
     key_operations=2_000,
+    admissions=200,
     jobs=20,
     failovers=20,
     relayed=100,

@@ -23,7 +23,7 @@ from tests.images_corpus import marked, two_halves
 from tests.processes import LetheProcess, lethe_process
 from tests.profiles import GALLERY, with_profile
 from tests.residue import files_with, memory_with
-from tests.sealed import KeyPair, new_pair, opened_by_javascript, python_opener
+from tests.sealed import KeyPair, new_pair, opened_by_typescript, python_opener
 from tests.stack import Servers, own_database, settings_for
 from tests.up_process import lethe, plain_environment
 
@@ -97,7 +97,7 @@ def test_a_photo_comes_out_sealed(sealing: Sealing) -> None:
     picture = OPENER.open_sealed(key, opened.ciphertext, opened.context)
     for device_id, pair in devices[:2]:
         arguments = (pair, opened.keys[device_id], opened.info(device_id, pair), opened.ciphertext, opened.context)
-        assert opened_by_javascript(*arguments) == picture
+        assert opened_by_typescript(*arguments) == picture
     with Image.open(io.BytesIO(picture)) as made, opened.thumbnail(key) as thumbnail:
         assert (made.format, thumbnail.format) == ("JPEG", "JPEG")
         assert max(thumbnail.size) == min(256, max(made.size))
