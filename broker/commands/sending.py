@@ -9,6 +9,7 @@ from rich.console import Console
 
 from broker.client import Client
 from broker.commands.endings import EXISTING, OUTPUT, checked, pairs_of, run
+from broker.forensics.report import is_report, read, show
 from broker.opener import Opener
 from broker.receipts import ReceiptInvalid
 from broker.submit import Order, submit_as
@@ -66,24 +67,34 @@ def submit_command(
 
 @click.command("verify")
 @click.argument("file", type=EXISTING)
-@click.option("--keys", type=EXISTING, help="A saved answer of GET /v1/privacy/keys.")
-@click.option("--url", envvar="LETHE_URL", help="Ask this broker for its keys instead; the receipt is not sent.")
+@click.option("--keys", type=EXISTING, help="A saved answer of GET /v1/privacy/keys, or any file with keys in it.")
+@click.option("--url", envvar="LETHE_URL", help="Ask this broker for its keys instead; the file is not sent.")
 def verify_command(file: Path, keys: Path | None, url: str | None) -> None:
-    """Check a receipt, offline where there is a file with keys, and say in words what it states.
+    """Check a receipt, or a report of `lethe forensics`, and say in words what it states; offline with --keys.
 
-    The exit code is 1 when the receipt is not valid.
+    The exit code is 1 when it is not valid.
 
     \b
     Example:  lethe verify receipt.txt --keys keys.json
+              lethe verify privacy-report.json --keys keys.txt
     """
     if keys is None and url is None:
         raise click.UsageError("name the keys: --keys FILE (offline), or --url of the broker that signed")
     known = checked(read_keys, keys.read_text() if keys else run(_ask_for_keys(url or "")))
     try:
-        receipt = check(file.read_text(), known)
+        _tell(file.read_text(), known)
     except (ReceiptInvalid, UnicodeDecodeError) as exc:
         click.echo(f"NOT VALID: {exc}", err=True)
         sys.exit(1)
+
+
+def _tell(note: str, keys: list[str]) -> None:
+    if is_report(note):
+        report = read(note, keys)
+        click.echo("Valid. Whoever holds the signing key states:")
+        show(report, Console(highlight=False))
+        return
+    receipt = check(note, keys)
     click.echo("Valid. The server that holds the signing key states:")
     for sentence in sentences(receipt):
         click.echo(sentence)
