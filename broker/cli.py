@@ -2,7 +2,10 @@
 
 import click
 
+from broker.commands.audit import audit_group
+from broker.commands.backups import backup_command, restore_command
 from broker.commands.configuration import config_group
+from broker.commands.holding import hold_group, remove_child_command
 from broker.commands.looking import forensics_command
 from broker.commands.notices import notice_command
 from broker.commands.operators import operator_key_command
@@ -40,6 +43,11 @@ for command in (
     config_group,
     profile_group,
     operator_key_command,
+    audit_group,
+    hold_group,
+    remove_child_command,
+    backup_command,
+    restore_command,
 ):
     main.add_command(command)
 

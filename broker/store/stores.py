@@ -3,6 +3,7 @@
 import msgspec
 
 from broker.store.attempts import AttemptStore
+from broker.store.audit import AuditStore
 from broker.store.blobs import BlobStore
 from broker.store.consents import ConsentStore
 from broker.store.credits import CreditStore
@@ -11,6 +12,7 @@ from broker.store.database import Database
 from broker.store.devices import DeviceStore
 from broker.store.erasures import ErasureStore
 from broker.store.held import HeldStore
+from broker.store.holds import HoldStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.notices import NoticeStore
@@ -39,6 +41,8 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     requests: RequestStore
     erasures: ErasureStore
     held: HeldStore
+    audit: AuditStore
+    holds: HoldStore
     keys: Keyholders
     blobs: BlobStore
 
@@ -61,6 +65,8 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         requests=RequestStore(database),
         erasures=ErasureStore(database),
         held=HeldStore(database),
+        audit=AuditStore(database),
+        holds=HoldStore(database),
         keys=keys,
         blobs=blobs,
     )

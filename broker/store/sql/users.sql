@@ -11,8 +11,9 @@ WITH seen AS (
 SELECT id FROM users WHERE token_hash = $1
 
 -- name: forget_idle
--- Users who were not seen for long and of whom no job is left.
+-- Users who were not seen for long and of whom no job is left; a hold keeps them.
 DELETE FROM users
 WHERE last_seen_on < (now() AT TIME ZONE 'utc' - $1 * interval '1 second')::date
   AND NOT EXISTS (SELECT FROM jobs WHERE jobs.user_id = users.id)
+  AND NOT is_held(id)
 RETURNING id
