@@ -4,7 +4,7 @@ What may be wrong with an account, or with whoever asks on an app's behalf.
 * NotAllowed
   x OperatorKeyRequired, SecondOperatorRequired, CreditsRequired
 * Missing
-  x UserNotFound, HoldNotFound
+  x UserNotFound, HoldNotFound, BreachNotFound
 * Conflict
   x HoldConflict
 """
@@ -44,6 +44,12 @@ class HoldNotFound(Missing):
     """There is no hold with this id."""
 
     code = "hold_not_found"
+
+
+class BreachNotFound(Missing):
+    """There is no breach with this id."""
+
+    code = "breach_not_found"
 
 
 class HoldConflict(Conflict):

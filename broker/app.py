@@ -16,6 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from broker.api.audit import list_audit
+from broker.api.breaches import declare_breach, get_breach
 from broker.api.consents import get_consents, put_consents
 from broker.api.credits import get_credits, grant_credits
 from broker.api.deps import provide_caller
@@ -114,6 +115,8 @@ OPERATOR_ROUTES: list[HTTPRouteHandler] = [
     end_hold,
     list_holds,
     remove_child,
+    declare_breach,
+    get_breach,
 ]
 
 

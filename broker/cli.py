@@ -4,6 +4,7 @@ import click
 
 from broker.commands.audit import audit_group
 from broker.commands.backups import backup_command, restore_command
+from broker.commands.breaches import breach_group
 from broker.commands.configuration import config_group
 from broker.commands.holding import hold_group, remove_child_command
 from broker.commands.looking import forensics_command
@@ -48,6 +49,7 @@ for command in (
     remove_child_command,
     backup_command,
     restore_command,
+    breach_group,
 ):
     main.add_command(command)
 

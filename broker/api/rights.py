@@ -21,6 +21,7 @@ from broker.receipts import PROVIDER_WORDS
 from broker.rights import ProviderCopies, Request, Right
 from broker.rights_errors import Erasing, RequestNotFound
 from broker.services import Services
+from broker.store.breaches import Breach
 from broker.store.held import HeldUser
 from broker.store.holds import Hold
 
@@ -71,6 +72,17 @@ class MyHoldView(msgspec.Struct, frozen=True, kw_only=True):
     since: Moment
 
 
+class MyBreachView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A breach that concerns the user, in the words of the publisher: show it."""
+
+    id: UUID
+    declared_at: Moment
+    nature: str
+    consequences: str
+    measures: str
+    contact: str
+
+
 class MeView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything held about a user, counted: jobs by where they stand, and `held` by what it is."""
 
@@ -84,6 +96,7 @@ class MeView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     credits: int
     credits_held: int
     holds: list[MyHoldView] | UnsetType = UNSET
+    breaches: list[MyBreachView] | UnsetType = UNSET
 
 
 class ErasedView(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +132,7 @@ async def get_me(services: Wired, caller: Known) -> Response[MeView]:
     """Count everything that is held about the user."""
     user = await _user(services, caller.user_id)
     view = await _show_me(services, user)
+    await services.stores.breaches.told(user.id)
     return Response(view, headers=NO_STORE)
 
 
@@ -240,6 +254,19 @@ async def _show_me(services: Services, user: HeldUser) -> MeView:
         credits=account.credits,
         credits_held=account.held,
         holds=[_show_hold(hold) for hold in await services.stores.holds.in_force(user.id)] or UNSET,
+        breaches=[_show_breach(breach) for breach in await services.stores.breaches.of_user(user.id)] or UNSET,
+    )
+
+
+def _show_breach(breach: Breach) -> MyBreachView:
+    facts = breach.facts
+    return MyBreachView(
+        id=breach.id,
+        declared_at=whole_second(breach.declared_at),
+        nature=facts.nature,
+        consequences=facts.consequences,
+        measures=facts.measures,
+        contact=facts.contact,
     )
 
 

@@ -17,7 +17,11 @@ HASH_CHARS = 64
 
 @click.group("audit")
 def audit_group() -> None:
-    """The record of what was done to sensitive data: append-only, sealed in a chain of signed batches."""
+    """The record of what was done to sensitive data: append-only, sealed in a chain of signed batches.
+
+    \b
+    Example:  lethe audit verify --keys keys.json
+    """
 
 
 @audit_group.command("verify")

@@ -35,6 +35,9 @@ def hold_group() -> None:
     """Legal holds: keep one user's records from deletion, never an upload, an output or a key.
 
     One operator proposes, another confirms within a day, with another key. The user sees it.
+
+    \b
+    Example:  lethe hold propose usr_… --reference court/2026-17 --key-file alice.key
     """
 
 
@@ -57,7 +60,11 @@ def propose_command(user_id: str, *, reference: str, operator_url: str, key_file
 @click.argument("hold_id", type=UUID)
 @operator_options
 def confirm_command(hold_id: UUID, *, operator_url: str, key_file: Any) -> None:
-    """Put a hold in force that another operator proposed."""
+    """Put a hold in force that another operator proposed.
+
+    \b
+    Example:  lethe hold confirm 6f9c1b1e-… --key-file bob.key
+    """
     hold = _asked(operator_url, key_file, "POST", f"/holds/{hold_id}/confirm")
     say(f"In force since {hold['confirmed_at']}: records of {hold['user_id']} stay until `lethe hold end {hold_id}`.")
 
@@ -66,7 +73,11 @@ def confirm_command(hold_id: UUID, *, operator_url: str, key_file: Any) -> None:
 @click.argument("hold_id", type=UUID)
 @operator_options
 def end_command(hold_id: UUID, *, operator_url: str, key_file: Any) -> None:
-    """End a hold: what it kept goes at its time again."""
+    """End a hold: what it kept goes at its time again.
+
+    \b
+    Example:  lethe hold end 6f9c1b1e-… --key-file bob.key
+    """
     hold = _asked(operator_url, key_file, "DELETE", f"/holds/{hold_id}")
     say(f"Ended at {hold['ended_at']}.")
 
@@ -74,7 +85,11 @@ def end_command(hold_id: UUID, *, operator_url: str, key_file: Any) -> None:
 @hold_group.command("list")
 @operator_options
 def list_command(*, operator_url: str, key_file: Any) -> None:
-    """List every hold, newest first."""
+    """List every hold, newest first.
+
+    \b
+    Example:  lethe hold list --key-file bob.key
+    """
     holds = _asked(operator_url, key_file, "GET", "/holds")["items"]
     for hold in holds:
         say(f"{hold['id']}  {hold['state']:9}  {hold['user_id']}  {hold['reference']}")

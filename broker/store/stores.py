@@ -5,6 +5,7 @@ import msgspec
 from broker.store.attempts import AttemptStore
 from broker.store.audit import AuditStore
 from broker.store.blobs import BlobStore
+from broker.store.breaches import BreachStore
 from broker.store.consents import ConsentStore
 from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
@@ -43,6 +44,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     held: HeldStore
     audit: AuditStore
     holds: HoldStore
+    breaches: BreachStore
     keys: Keyholders
     blobs: BlobStore
 
@@ -67,6 +69,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         held=HeldStore(database),
         audit=AuditStore(database),
         holds=HoldStore(database),
+        breaches=BreachStore(database),
         keys=keys,
         blobs=blobs,
     )

@@ -33,7 +33,7 @@ LOOKED_AT = ("lethe providers", "lethe config", "lethe profile", "lethe notice",
 STORED = ("lethe backup", "lethe restore")
 """Commands on the stores alone, in which there is no upload."""
 """Commands that serve nobody: what they are told cannot change what a deployment does."""
-ORDERED = ("lethe hold", "lethe remove-child")
+ORDERED = ("lethe hold", "lethe remove-child", "lethe breach")
 """Commands that ask a broker, with an operator key; what it does is not said to them."""
 ARGUMENTS = {
     "python -m workers": "pool",

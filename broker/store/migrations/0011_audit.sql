@@ -248,3 +248,42 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER notice_audited AFTER INSERT ON notices FOR EACH ROW EXECUTE FUNCTION audit_notice();
+
+-- A breach as an operator declares it (GDPR Art. 33), and everybody whom it concerns: told when the app has shown it.
+CREATE TABLE breaches (
+    id          uuid PRIMARY KEY,
+    operator    text NOT NULL,
+    declared_at timestamptz NOT NULL DEFAULT now(),
+    aware_at    timestamptz NOT NULL CHECK (aware_at <= declared_at),
+    since       timestamptz,  -- whose data was touched between the two; null: everybody's
+    until       timestamptz,
+    facts       jsonb NOT NULL,
+    concerned   integer NOT NULL,  -- how many users: it outlives them, since an authority asks later
+    CONSTRAINT a_time_has_two_ends CHECK ((since IS NULL) = (until IS NULL) AND since < until)
+);
+CREATE TABLE breach_users (
+    user_id   text NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    breach_id uuid NOT NULL REFERENCES breaches (id),
+    told_at   timestamptz,
+    PRIMARY KEY (user_id, breach_id)
+);
+CREATE INDEX breach_users_by_breach ON breach_users (breach_id);
+CREATE TRIGGER breaches_kept BEFORE UPDATE OR DELETE ON breaches FOR EACH ROW EXECUTE FUNCTION keep_audit();
+
+CREATE FUNCTION audit_breach() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit_events (event, detail) VALUES ('breach_declared', 'by ' || NEW.operator);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER breach_audited AFTER INSERT ON breaches FOR EACH ROW EXECUTE FUNCTION audit_breach();
+
+CREATE FUNCTION audit_concerned() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit_events (event, subject)
+    SELECT TG_ARGV[0], users.subject FROM concerned JOIN users ON users.id = concerned.user_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER breach_noted_audited AFTER INSERT ON breach_users
+    REFERENCING NEW TABLE AS concerned FOR EACH STATEMENT EXECUTE FUNCTION audit_concerned('breach_noted');
+CREATE TRIGGER breach_told_audited AFTER UPDATE ON breach_users
+    REFERENCING NEW TABLE AS concerned FOR EACH STATEMENT EXECUTE FUNCTION audit_concerned('breach_told');

@@ -15,6 +15,8 @@ SELECT 'requests', count(*) FROM requests WHERE user_id = $1
 UNION ALL
 SELECT 'holds', count(*) FROM holds WHERE user_id = $1
 UNION ALL
+SELECT 'breach_users', count(*) FROM breach_users WHERE user_id = $1
+UNION ALL
 SELECT 'audit_events', count(*) FROM audit_events JOIN users ON users.subject = audit_events.subject WHERE users.id = $1
 
 -- name: job_states
@@ -54,6 +56,12 @@ FROM requests WHERE user_id = $1 ORDER BY received_at, id OFFSET $2 LIMIT $3
 -- Legal holds on a user's records, oldest first: proposed, in force and ended.
 SELECT id, reference, proposed_at, confirm_by, confirmed_at, ended_at
 FROM holds WHERE user_id = $1 ORDER BY proposed_at, id OFFSET $2 LIMIT $3
+
+-- name: breach_users
+-- Breaches that concern a user, and when the app was told.
+SELECT breach_id, breach.declared_at, told_at
+FROM breach_users JOIN breaches AS breach ON breach.id = breach_id
+WHERE user_id = $1 ORDER BY breach.declared_at, breach_id OFFSET $2 LIMIT $3
 
 -- name: audit_events
 -- What was done to a user's data, oldest first; the job by the id that the user knows.
