@@ -79,6 +79,7 @@ async def restore(place: Place, file: Path, report: Report) -> int:
     report("Erasing again who was erased since …")
     async with _store(place) as store:
         erased = await store.erase_again(list(await blobs.marks(ERASED)))
+        await store.withdraw_consents()
         await store.note_restored(digest)
     return erased
 

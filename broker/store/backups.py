@@ -34,6 +34,10 @@ class BackupStore:
             erased += len(await self._database.rows(SQL["erase_again"], list(digests[start : start + AT_ONCE])))
         return erased
 
+    async def withdraw_consents(self) -> None:
+        """Withdraw whatever anybody consented to: what was withdrawn since the backup must not come back as given."""
+        await self._database.rows(SQL["withdraw_all"])
+
     async def note_restored(self, digest: str) -> None:
         """Record that a backup was restored."""
         await self._database.rows(SQL["restored"], digest)

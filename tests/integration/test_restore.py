@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from broker import backup
 from broker.backup import Place, back_up, restore
 from broker.cli import main
+from broker.consents import Wish
 from broker.crypto.chunked import KEY_BYTES
 from broker.dumping import DumpError, find_program, run_program
 from broker.errors import BlobsUnavailable
@@ -53,6 +54,8 @@ async def test_nothing_comes_back_that_was_erased(settings: Settings, empty: str
     async with running_services(settings) as services:
         await pretend_worker(services)
         stays, goes = await minted(services), await minted(services)
+        notice = (await services.noticeboard.shown()).current.version
+        await services.stores.consents.record(stays.user_id, Wish(notice=notice, give=("marketing", "push")))
         kept, _ = await finished(services, stays), await finished(services, goes)
         await services.sealing.once()
         digest = await back_up(place(settings), file, silent)
@@ -66,6 +69,7 @@ async def test_nothing_comes_back_that_was_erased(settings: Settings, empty: str
         assert await services.stores.users.find(stays.token) == stays.user_id
         await eventually(lambda: _is_gone(after, goes))
         assert await services.stores.receipts.latest(kept.id)
+        assert not (await services.stores.consents.standing(stays.user_id)).purposes  # asked again
         assert await services.stores.jobs.find(stays.user_id, kept.public_id) is not None
         assert await count(after, "custody", f"job_id <> '{kept.id}'") == 0
         await services.sealing.once()

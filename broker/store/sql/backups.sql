@@ -23,6 +23,15 @@ SELECT gen_random_uuid(), id, 'erasure', 'in_progress', now() + interval '1 minu
 FROM back
 RETURNING id
 
+-- name: withdraw_all
+-- Nobody knows who withdrew what after the backup was made: everything that was given is, and users are asked again.
+WITH last AS (
+    SELECT DISTINCT ON (user_id, purpose) user_id, notice, purpose, event FROM consents
+    ORDER BY user_id, purpose, number DESC
+)
+INSERT INTO consents (user_id, notice, purpose, event, method)
+SELECT user_id, notice, purpose, 'withdrawn', 'operator' FROM last WHERE event = 'given'
+
 -- name: restored
 -- A restore is an operation on sensitive data too.
 INSERT INTO audit_events (event, detail) VALUES ('backup_restored', $1)
