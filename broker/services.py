@@ -28,6 +28,7 @@ from broker.queue import Bell, connect
 from broker.receipts import Signer
 from broker.reload import LiveConfig
 from broker.rescue import Rescue
+from broker.sealing import Sealing
 from broker.settings import Settings
 from broker.settle import Settler
 from broker.slots import Slots
@@ -73,6 +74,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     erasure: Erasure
     rescue: Rescue
     sweep: Sweep
+    sealing: Sealing
 
 
 @asynccontextmanager
@@ -109,6 +111,7 @@ async def open_services(
             services.rescue.run(),
             services.sweep.run(),
             services.erasure.run(),
+            services.sealing.run(),
             *([services.noticeboard.run()] if role == "broker" else []),
         ):
             yield services
@@ -215,4 +218,5 @@ def _wire(
             every_s=SWEEP_EVERY_S,
             retention=policies.profile.retention,
         ),
+        sealing=Sealing(stores.audit, signer=signer, keep_for_s=policies.profile.retention.records_for_s),
     )

@@ -34,6 +34,12 @@ COMMANDS = (
     "notice",
     "profile",
     "operator-key",
+    "audit",
+    "hold",
+    "remove-child",
+    "breach",
+    "backup",
+    "restore",
 )
 
 
@@ -85,7 +91,12 @@ def test_every_command_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "config check", "config explain", "profile show", "profile diff", "profile check"]
+    "command",
+    [
+        *COMMANDS,
+        *("config check", "config explain", "profile show", "profile diff", "profile check", "audit verify"),
+        *("hold propose", "hold confirm", "hold end", "hold list", "breach declare", "breach record"),
+    ],
 )
 def test_help_teaches_with_an_example(command: str) -> None:
     """--help of each command ends its text with a line that can be typed."""
