@@ -29,7 +29,7 @@ CLAIMS = {
         "the drawing is gone from the gallery, the other picture is there",
         "everything is erased at once, with 2 receipts",
         "the id is nobody's any more",
-        "no file is left in the blob directory",
+        "no file is left, but for a mark without content",
     ),
     "imaginex": (
         "without that contract it would be refused: the provider keeps pictures for 2592000 s, this server allows 0 s",
