@@ -29,9 +29,16 @@ class ErasureStore:
         self._database = database
 
     async def begin(self, request_id: UUID, user_id: str, *, answer_within_days: int) -> Request | None:
-        """Mark the user, who gets nothing new done from now on, and keep the request; None without such a user."""
+        """
+        Mark the user, who gets nothing new done from now on, and keep the request; None without such a user.
+
+        Whoever asks on another device gets the request that is open already: the lock of the mark lets one begin.
+        """
         values = (request_id, user_id, EXPECTED_S, answer_within_days, LEASE_S)
-        row = await self._database.row(SQL["begin"], *values)
+        async with self._database.connection() as connection, connection.transaction():
+            if await connection.fetchrow(SQL["mark"], user_id) is None:
+                return None
+            row = await connection.fetchrow(SQL["begin"], *values)
         return None if row is None else msgspec.convert(dict(row), Request)
 
     async def due(self) -> list[Request]:
