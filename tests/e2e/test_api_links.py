@@ -22,7 +22,9 @@ from tests.brokers import broker_with
 from tests.browsers import browser_of
 from tests.checks import plant
 from tests.e2e.test_api_export import SCHEMA
+from tests.e2e.test_api_sealed import OPENER, Phone, made
 from tests.lifecycle import count, rows_of, run_sql
+from tests.profiles import GALLERY, with_profile
 
 ADDRESS = b"somebody@example.org"
 SUBJECT = hmac.digest(b"the app's own key", ADDRESS, hashlib.sha256).hex()
@@ -83,6 +85,25 @@ async def test_a_second_device_reaches_the_same_id(desk: Desk) -> None:
     assert (await second.get(f"/v1/jobs/{done['id']}/outputs/0")).content == b"an output"
     made = await second.finished(b"another")
     assert (await desk.api.get(f"/v1/jobs/{made['id']}/outputs/0")).content == b"another"
+
+
+async def test_a_gallery_that_we_cannot_open_is_there_on_a_second_device(settings: Settings, tmp_path: Path) -> None:
+    """m2r-4: a token brings the second phone to the gallery, and the first phone, not the server, lets it open it."""
+    key, line = new_key("app")
+    async with broker_with(with_profile(signing_in(settings, tmp_path, line), tmp_path, GALLERY)) as api:
+        desk, phone = Desk(api, key), await Phone.new(api)
+        done = await made(api, b"a portrait")
+        await desk.link()
+        second = await desk.second_device()
+        tablet = await Phone.new(second)
+        listed = (await second.get("/v1/outputs")).json()["items"]
+        assert [item["url"] for item in listed] == [f"/v1/jobs/{done['id']}/outputs/0"]
+        with pytest.raises(KeyError):
+            await tablet.key(done["id"])
+        assert await phone.hand_on(tablet) == 1
+        sealed = (await second.get(listed[0]["url"])).content
+        context = OPENER.output_context(done["id"], 0)
+        assert OPENER.open_sealed(await tablet.key(done["id"]), sealed, context) == b"a portrait"
 
 
 async def test_a_link_is_made_once(desk: Desk) -> None:
