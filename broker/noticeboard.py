@@ -39,17 +39,20 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 class Noticeboard:
     """Keeps the announced notices in step with the running settings."""
 
-    def __init__(self, notices: NoticeStore, policies: Policies, config: LiveConfig, *, blobs_url: str) -> None:
+    def __init__(
+        self, notices: NoticeStore, policies: Policies, config: LiveConfig, *, blobs_url: str, has_sign_in: bool
+    ) -> None:
         self._notices = notices
         self._policies = policies
         self._config = config
         self._blobs_url = blobs_url
+        self._has_sign_in = has_sign_in
         self._changed = asyncio.Event()
 
     @property
     def facts(self) -> NoticeFacts:
         """What is so at this moment."""
-        return facts_of(self._policies, self._config.current, blobs_url=self._blobs_url)
+        return facts_of(self._policies, self._config.current, blobs_url=self._blobs_url, has_sign_in=self._has_sign_in)
 
     async def publish(self, *, though_in_force: bool = False) -> Notice | None:
         """Announce what is so at this moment, where nobody has yet; the new notice, or None."""

@@ -24,16 +24,18 @@ from policies.registry import Policies, load_profile
 @click.option("--out", type=FOLDER, help="Write files into this folder instead of one document to the terminal.")
 @click.option("--profile", envvar="LETHE_PROFILE", default="minimal", show_default=True, help="Under which policies.")
 @click.option("--blobs-url", envvar="LETHE_BLOBS_URL", default="file:///", help="Where ciphertext lies.")
+@click.option("--subject-key-file", envvar="LETHE_SUBJECT_KEY_FILE", default="", help="Where sign-ins are linked.")
 @click.option("--announce", is_flag=True, help="Announce the notice of these settings, before anything runs by them.")
 @click.option("--dsn", envvar="LETHE_POSTGRES_DSN", help="With --announce: which database.  [env: LETHE_POSTGRES_DSN]")
 @config_option
-def notice_command(
+def notice_command(  # noqa: PLR0913 - one for each option
     *,
     form: str | None,
     language: str | None,
     out: Path | None,
     profile: str,
     blobs_url: str,
+    subject_key_file: str,
     announce: bool,
     dsn: str | None,
     file: Path | None,
@@ -52,7 +54,7 @@ def notice_command(
               lethe notice --announce --profile next.toml --config next-lethe.toml
     """
     policies = Policies(checked(load_profile, profile))
-    facts = facts_of(policies, checked(load_config, file), blobs_url=blobs_url)
+    facts = facts_of(policies, checked(load_config, file), blobs_url=blobs_url, has_sign_in=bool(subject_key_file))
     if announce:
         _announce(facts, dsn)
         return

@@ -19,7 +19,12 @@ async def notices(settings: Settings) -> AsyncGenerator[Finding, None]:
     """Compare the settings with what was announced; what does not answer, or is wrong, is said elsewhere."""
     try:
         policies = Policies(load_profile(settings.profile))
-        facts = facts_of(policies, load_config(settings.config_path), blobs_url=settings.blobs_url)
+        facts = facts_of(
+            policies,
+            load_config(settings.config_path),
+            blobs_url=settings.blobs_url,
+            has_sign_in=bool(settings.subject_key_file),
+        )
     except ConfigInvalid:
         return
     for finding in unnamed(facts):

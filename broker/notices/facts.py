@@ -64,6 +64,8 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How long results stay after they were delivered, where that ends them."""
     regions: tuple[str, ...] = ()
     """Where alone pictures may be; empty: anywhere."""
+    has_sign_in: bool = False
+    """Whether a sign-in of the app may be linked to a user."""
 
     @property
     def digest(self) -> bytes:
@@ -86,7 +88,9 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.outputs_for_s, self.records_for_s, self.idle_user_for_s)
 
 
-def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///") -> NoticeFacts:
+def facts_of(
+    policies: Policies, config: Config, *, blobs_url: str = "file:///", has_sign_in: bool = False
+) -> NoticeFacts:
     """Read the facts; an operation counts when its route leads to somebody whom the profile allows."""
     profile = policies.profile
     offered = tuple(name for name in config.operations if _allowed(policies, config, name))
@@ -114,6 +118,7 @@ def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///")
         are_outputs_sealed=profile.retention.sealed,
         grace_s=profile.retention.grace_s if profile.retention.outputs is Outputs.UNTIL_DELIVERED else 0,
         regions=profile.disclosure.regions,
+        has_sign_in=has_sign_in,
     )
 
 
