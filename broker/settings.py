@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
     listen: str = "127.0.0.1:8080"
     operator_listen: str = "127.0.0.1:8081"
     operator_keys_file: str = ""
+    webhook_keys_file: str = ""
+    fcm_account_file: str = ""
     trusted_proxies: str = ""
     lease_s: Annotated[float, msgspec.Meta(ge=3)] = 10.0
     public_url: str = ""

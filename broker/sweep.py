@@ -42,6 +42,7 @@ class Sweep:
         self._blobs = stores.blobs
         self._attempts = stores.attempts
         self._requests = stores.requests
+        self._notifications = stores.notifications
         self._settler = settler
         self._purges = purges
         self._lease = lease
@@ -74,6 +75,7 @@ class Sweep:
         orphaned = await self._attempts.orphaned(after_s=ORPHANED_AFTER_S)
         await self._all([self._purges.go_on(attempt) for attempt in orphaned])
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
+        await self._notifications.forget()
         await self._requests.forget(records_for_s=self._retention.records_for_s)
         await self._processes.forget_dead()
         await self._ring()

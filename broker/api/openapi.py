@@ -10,6 +10,7 @@ from broker.api.consents import ConsentsView, NewConsentsView
 from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
 from broker.api.notices import NoticePairView
+from broker.api.notifications import NotificationsView
 from broker.api.openapi_gallery import GALLERY_VIEWS, IMAGE, gallery_paths
 from broker.api.openapi_parts import (
     ACCEPT_LANGUAGE,
@@ -27,6 +28,7 @@ from broker.api.openapi_parts import (
     PREFER,
     REQUEST_ID,
     RIGHT,
+    TARGETS,
     Json,
     answer,
     body,
@@ -54,7 +56,7 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
-    *(NoticePairView, ConsentsView, NewConsentsView),
+    *(NoticePairView, ConsentsView, NewConsentsView, NotificationsView),
     *GALLERY_VIEWS,
     AppReportView,
     *(MeView, ErasedView, RequestView, RequestListView, RestrictionView, NewRestrictionView, ObjectionView),
@@ -130,7 +132,7 @@ def _jobs() -> Json:
             "post": _taking(
                 "postJob",
                 "Send what to do, with several pictures or none",
-                [IDEMPOTENCY_KEY, *DEADLINES],
+                [IDEMPOTENCY_KEY, *DEADLINES, *TARGETS],
                 {"application/json": {"$ref": ref("NewJobView")}, "multipart/form-data": _FORM},
             ),
         },
@@ -177,7 +179,17 @@ def _receipt() -> Json:
 def _mine() -> Json:
     account = answer("What the user has, and the newest entries.", AccountView)
     credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
-    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents(), **_rights()}
+    notified = {"/v1/me/notifications": _notifications()}
+    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents(), **notified, **_rights()}
+
+
+def _notifications() -> Json:
+    shown = answer("What is on.", NotificationsView)
+    seeing = operation("getNotifications", "Show which notifications are on", {"200": shown, **problems(401, 503)})
+    switching = operation("putNotifications", "Switch notifications on and off", {"200": shown})
+    switching["requestBody"] = body(NotificationsView)
+    switching["responses"] |= problems(400, 401, 413, 415, 422, 503)
+    return {"get": seeing, "put": switching}
 
 
 def _rights() -> Json:

@@ -1,10 +1,12 @@
 """What a notice is made of: facts in no language, read from the profile, the providers and the place of the blobs."""
 
 import hashlib
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
+from broker.notifications import MAX_AGE_S, Channel, Kind
 from broker.operations import OPERATIONS, OutputKind
 from broker.routes import Config, OutsideProvider
 from policies.consent import Purpose
@@ -64,6 +66,9 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How long results stay after they were delivered, where that ends them."""
     regions: tuple[str, ...] = ()
     """Where alone pictures may be; empty: anywhere."""
+    channels: tuple[Channel, ...] = ()
+    """By what somebody can be told that a job has ended."""
+    notifications_s: int = MAX_AGE_S
 
     @property
     def digest(self) -> bytes:
@@ -76,6 +81,11 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.required, *self.optional)
 
     @property
+    def has_push(self) -> bool:
+        """Whether phones are told that a job has ended."""
+        return any(channel.kind is Kind.PUSH for channel in self.channels)
+
+    @property
     def are_outputs_kept(self) -> bool:
         """Whether results have no end but their user's word."""
         return self.outputs == "until_deleted"
@@ -86,7 +96,9 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.outputs_for_s, self.records_for_s, self.idle_user_for_s)
 
 
-def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///") -> NoticeFacts:
+def facts_of(
+    policies: Policies, config: Config, *, blobs_url: str = "file:///", channels: Sequence[Channel] = ()
+) -> NoticeFacts:
     """Read the facts; an operation counts when its route leads to somebody whom the profile allows."""
     profile = policies.profile
     offered = tuple(name for name in config.operations if _allowed(policies, config, name))
@@ -114,6 +126,7 @@ def facts_of(policies: Policies, config: Config, *, blobs_url: str = "file:///")
         are_outputs_sealed=profile.retention.sealed,
         grace_s=profile.retention.grace_s if profile.retention.outputs is Outputs.UNTIL_DELIVERED else 0,
         regions=profile.disclosure.regions,
+        channels=tuple(channels),
     )
 
 

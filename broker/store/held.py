@@ -17,7 +17,7 @@ from broker.store.files import statements
 
 SQL = statements("held")
 OF_USER = ("accounts", "credit_entries", "consents", "devices", "requests")
-OF_JOB = ("uploads", "outputs", "output_keys", "custody", "attempts", "receipts")
+OF_JOB = ("uploads", "outputs", "output_keys", "notifications", "custody", "attempts", "receipts")
 PAGE = 200
 JOBS_A_PAGE = 50
 
@@ -30,6 +30,7 @@ class HeldUser(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created_on: Any
     last_seen_on: Any
+    muted: list[str]
     restricted_at: datetime | None
     erasing_at: datetime | None
 

@@ -14,6 +14,7 @@ from broker.store.held import HeldStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.notices import NoticeStore
+from broker.store.notifications import NotificationStore
 from broker.store.outputs import OutputStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
@@ -33,6 +34,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     processes: ProcessStore
     users: UserStore
     receipts: ReceiptStore
+    notifications: NotificationStore
     notices: NoticeStore
     consents: ConsentStore
     credits: CreditStore
@@ -55,6 +57,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         processes=ProcessStore(database),
         users=UserStore(database),
         receipts=ReceiptStore(database),
+        notifications=NotificationStore(database),
         notices=NoticeStore(database),
         consents=ConsentStore(database),
         credits=CreditStore(database),
