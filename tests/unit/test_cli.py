@@ -32,6 +32,7 @@ COMMANDS = (
     "notice",
     "profile",
     "operator-key",
+    "webhook-key",
 )
 
 
