@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 
 import structlog
 
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 EVERY_S = 1.0
 CLAIM_S = 60.0
 """How long whoever took a notification has, before somebody else tries: longer than any try takes."""
+AT_ONCE = 100
+"""So many tries of a kind at once, in one broker."""
 
 
 class Notifier:
@@ -29,30 +32,39 @@ class Notifier:
         self._senders = senders
         self._consent = policies.profile.consent
         self._metrics = metrics
+        self._under_way = dict.fromkeys(Kind, 0)
 
     async def run(self) -> None:
-        """Pass after pass until cancelled."""
-        while True:
-            await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the passes
-            try:
-                while await self.once() == BATCH:
-                    continue
-            except BrokerError as exc:
-                log.warning("notifications_postponed", code=exc.code)
-            except Exception:
-                # One that cannot be sent must not end the process, and with it all others.
-                log.exception("notifier_broke")
+        """Pass after pass until cancelled; whoever answers slowly holds up neither the other kind nor the next pass."""
+        async with asyncio.TaskGroup() as telling:
+            while True:
+                await asyncio.sleep(EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the passes
+                await _quietly(self._begin(telling))
 
     async def once(self) -> int:
-        """Send what is due, side by side; return how many were."""
-        if not self._senders.channels:
-            return 0
-        due = await self._notifications.due(self._senders.channels, within_s=CLAIM_S)
-        await asyncio.gather(*(self._tell(notification) for notification in due))
-        return len(due)
+        """Send what is due, side by side, and wait for all of it; return how many were."""
+        async with asyncio.TaskGroup() as telling:
+            return await self._begin(telling)
+
+    async def _begin(self, telling: asyncio.TaskGroup) -> int:
+        begun = 0
+        for kind in Kind:
+            channels = [channel for channel in self._senders.channels if channel.kind is kind]
+            while channels and (room := AT_ONCE - self._under_way[kind]) > 0:
+                due = await self._notifications.due(channels, within_s=CLAIM_S, most=min(room, BATCH))
+                for notification in due:
+                    self._under_way[kind] += 1
+                    telling.create_task(_quietly(self._tell(notification)))
+                begun += len(due)
+                if len(due) < BATCH:
+                    break
+        return begun
 
     async def _tell(self, notification: Notification) -> None:
-        told = await self._told(notification)
+        try:
+            told = await self._told(notification)
+        finally:
+            self._under_way[notification.channel.kind] -= 1
         self._metrics.notifications.labels(channel=notification.channel, outcome=told).inc()
         log.info("notification_tried", job_id=str(notification.job_id), code=told, count=notification.tries)
 
@@ -73,3 +85,13 @@ class Notifier:
         if notification.channel.kind is not Kind.PUSH or not self._consent.is_push_asked:
             return False
         return not self._consent.allows_push((await self._consents.standing(notification.user_id)).purposes)
+
+
+async def _quietly(work: Awaitable[object]) -> None:
+    try:
+        await work
+    except BrokerError as exc:
+        log.warning("notifications_postponed", code=exc.code)
+    except Exception:
+        # One that cannot be sent must not end all others; it is tried again when its lease ends.
+        log.exception("notifier_broke")

@@ -7,8 +7,11 @@ address is checked, and the connection goes to one that was. No redirect is foll
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 
 import httpx
@@ -19,10 +22,11 @@ from broker.notify.answers import read_answer
 from broker.notify.webhook_keys import WebhookKeys
 from broker.notify_errors import InvalidWebhook
 from providers.addresses import is_public
-from providers.pinned import MAX_ADDRESSES, Resolve, pinned, port_of, resolve, unpooled_transport
+from providers.pinned import MAX_ADDRESSES, Resolve, pinned, port_of, unpooled_transport
 
 CHECK_WITHIN_S = 3.0
 SEND_WITHIN_S = 20.0
+RESOLVERS = 4
 
 _HOST = re.compile(rb"[a-z0-9._:-]+")
 """A name, or an address of either version."""
@@ -35,12 +39,14 @@ class Webhooks:
         self,
         keys: WebhookKeys,
         *,
-        resolve: Resolve = resolve,
+        resolve: Resolve | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
-        self._resolve = resolve
+        # Threads of its own: a name that nobody answers for must not hold up those who look for Postgres.
+        self._threads = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="webhook-names")
+        self._resolve = resolve or self._look_up
         self._transport = transport or unpooled_transport()
         self._now = now
 
@@ -67,7 +73,13 @@ class Webhooks:
 
     async def aclose(self) -> None:
         """Let go."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
+
+    async def _look_up(self, host: str, port: int) -> list[str]:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [str(entry[4][0]) for entry in found]
 
     async def _send(self, notification: Notification) -> Answer:
         url = _url(notification.target)

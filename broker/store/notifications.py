@@ -20,9 +20,9 @@ class NotificationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def due(self, channels: Sequence[Channel], *, within_s: float) -> list[Notification]:
-        """Take what is to be sent now; nobody else gets it for `within_s`."""
-        rows = await self._database.rows(SQL["due"], list(channels), within_s, BATCH)
+    async def due(self, channels: Sequence[Channel], *, within_s: float, most: int = BATCH) -> list[Notification]:
+        """Take what is to be sent now, so much at most; nobody else gets it for `within_s`."""
+        rows = await self._database.rows(SQL["due"], list(channels), within_s, most)
         return [msgspec.convert(dict(row), Notification) for row in rows]
 
     async def postpone(self, notification_id: UUID, *, after_s: float) -> None:

@@ -177,6 +177,23 @@ async def test_two_brokers_tell_once(telling: Services, outside: World) -> None:
     assert len(outside.receiver.requests("hook")) == len(outside.receiver.events) == 5
 
 
+async def test_a_slow_server_holds_up_no_phone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a faster server that comes after it: tries go on side by side, pass after pass."""
+    async with wired_world(monkeypatch, every_s=0.05) as outside, running_services(settings) as services:
+        await pretend_worker(services)
+        outside.receiver.latency_s = 60.0
+        await ended(services, await sent(services, hook()))
+        async with asyncio.timeout(20):
+            while not outside.receiver.requests("hook"):  # noqa: ASYNC110 - it comes from another thread
+                await asyncio.sleep(0.01)
+        outside.receiver.latency_s = 0.0
+        await ended(services, await sent(services, hook(), phone()))
+        async with asyncio.timeout(18):  # less than the first try has
+            while not (outside.fcm.messages and outside.receiver.events):  # noqa: ASYNC110 - the same
+                await asyncio.sleep(0.01)
+        assert await waiting(services) == 1
+
+
 async def test_a_broker_that_dies_while_it_tells_is_made_up_for(telling: Services, outside: World) -> None:
     """Another tells again under the same id, a minute later, so that the receiver takes it once."""
     await ended(telling, await sent(telling, hook()))
