@@ -31,8 +31,8 @@ MEASURED := docs/measured
 help: ## List these commands
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop; PROVIDER=replicate: at an emulated one
-	@$(PYTHON) -m broker.cli demo $(if $(PROVIDER),--provider "$(PROVIDER)")
+demo: run-ready ## Start everything, upscale a photo, verify its receipt, stop; PROVIDER=replicate or PROFILE=m2r for others
+	@$(PYTHON) -m broker.cli demo $(if $(PROVIDER),--provider "$(PROVIDER)") $(if $(PROFILE),--profile "$(PROFILE)")
 
 up: run-ready ## Start everything and leave it running; Ctrl-C stops it
 	@exec $(PYTHON) -m broker.cli up

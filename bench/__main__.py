@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import engine, guarantee, idle, jobs, keys, litellm, many, memory, models, relay
+from bench import engine, guarantee, idle, jobs, keys, litellm, many, memory, models, policies, relay
 from bench.machine import describe
 from bench.measured import MEASURED, write_measured
 from bench.report import Chapter, merged, render
@@ -25,6 +25,7 @@ MEASURES: dict[str, Measure] = {
     "ring": engine.ring,
     "latency": jobs.latency,
     "accepted": jobs.accepted,
+    "policies": policies.admission,
     "finished": jobs.finished,
     "uploads": memory.uploads,
     "models": models.throughput,

@@ -84,7 +84,7 @@ class Stack:
 
     def drop_blobs(self) -> None:
         """Delete what lies in the blob store, whoever may still know of it."""
-        for blob in self._blobs.iterdir():
+        for blob in self._blobs.glob("*"):  # no directory before the first
             blob.unlink(missing_ok=True)
 
     @property

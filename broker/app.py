@@ -15,6 +15,8 @@ from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
+from broker.api.audit import list_audit
+from broker.api.breaches import declare_breach, get_breach
 from broker.api.consents import get_consents, put_consents
 from broker.api.credits import get_credits, grant_credits
 from broker.api.deps import provide_caller
@@ -23,6 +25,7 @@ from broker.api.edge import Edge
 from broker.api.events import job_events
 from broker.api.gallery import delete_output, delete_outputs, list_outputs
 from broker.api.health import get_live, get_ready
+from broker.api.holds import confirm_hold, end_hold, list_holds, propose_hold, remove_child
 from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
 from broker.api.methods import answer_options
@@ -85,6 +88,7 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_receipt,
     list_operations,
     get_credits,
+    list_audit,
     list_receipt_keys,
     get_posture,
     get_notice,
@@ -105,7 +109,18 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_ready,
     get_openapi,
 ]
-OPERATOR_ROUTES: list[HTTPRouteHandler] = [get_metrics, get_operator_health, grant_credits]
+OPERATOR_ROUTES: list[HTTPRouteHandler] = [
+    get_metrics,
+    get_operator_health,
+    grant_credits,
+    propose_hold,
+    confirm_hold,
+    end_hold,
+    list_holds,
+    remove_child,
+    declare_breach,
+    get_breach,
+]
 
 
 def create_app(services: Services, *, closing: asyncio.Event, disclosures: Disclosures) -> ASGIApp:

@@ -2,7 +2,11 @@
 
 import click
 
+from broker.commands.audit import audit_group
+from broker.commands.backups import backup_command, restore_command
+from broker.commands.breaches import breach_group
 from broker.commands.configuration import config_group
+from broker.commands.holding import hold_group, remove_child_command
 from broker.commands.looking import forensics_command
 from broker.commands.notices import notice_command
 from broker.commands.operators import operator_key_command, webhook_key_command
@@ -41,6 +45,12 @@ for command in (
     profile_group,
     operator_key_command,
     webhook_key_command,
+    audit_group,
+    hold_group,
+    remove_child_command,
+    backup_command,
+    restore_command,
+    breach_group,
 ):
     main.add_command(command)
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -20,6 +21,8 @@ _TRIES: Final = 5
 _NOT_MODIFIED: Final = 304
 
 T = TypeVar("T")
+File = tuple[str, tuple[str | None, bytes, str]]
+"""One part of a form: its name, then file name, content and media type."""
 OnBytes = Callable[[int], None]
 """Told how many bytes more have gone."""
 
@@ -139,6 +142,18 @@ class Client:
         )
         return _job(response)
 
+    async def post(self, order: Mapping[str, object], pictures: Sequence[bytes] = ()) -> JobView:
+        """Send a job as JSON, or as a form with its pictures behind it."""
+        headers, job = {"Idempotency-Key": str(uuid4())}, msgspec.json.encode(order)
+        if not pictures:
+            headers["Content-Type"] = "application/json"
+            return _job(await self._request("POST", "/v1/jobs", headers=headers, content=job))
+        shots: list[File] = [
+            ("picture", (f"IMG_{n:04}.jpg", picture, "image/jpeg")) for n, picture in enumerate(pictures, 1)
+        ]
+        form: list[File] = [("job", (None, job, "application/json")), *shots]
+        return _job(await self._request("POST", "/v1/jobs", headers=headers, files=form))
+
     async def job(self, job_id: str) -> JobView:
         """Look at a job without waiting."""
         return _job(await self._request("GET", f"/v1/jobs/{job_id}"))
@@ -180,6 +195,10 @@ class Client:
             raise _unreachable(self._http, exc) from exc
         return size
 
+    async def output(self, job_id: str, n: int) -> bytes:
+        """Return an output as it is served: a picture, a film, or ciphertext."""
+        return (await self._request("GET", f"/v1/jobs/{job_id}/outputs/{n}")).content
+
     async def receipt(self, job_id: str) -> str:
         """Return the signed receipt."""
         return (await self._request("GET", f"/v1/jobs/{job_id}/receipt")).content.decode()
@@ -191,6 +210,13 @@ class Client:
     async def delete(self, job_id: str) -> None:
         """Cancel the job if it lives, and have its outputs destroyed."""
         await self._request("DELETE", f"/v1/jobs/{job_id}")
+
+    async def ask(self, method: str, path: str, given: object = None) -> Any:
+        """Do one exchange in JSON, and return what the answer holds; None where it is empty."""
+        headers = {"Content-Type": "application/json"} if given is not None else None
+        content = msgspec.json.encode(given) if given is not None else None
+        answer = (await self._request(method, path, headers=headers, content=content)).content
+        return msgspec.json.decode(answer) if answer else None
 
     async def answer(self, method: str, path: str) -> httpx.Response:
         """Return whatever the server answers, good or bad."""
@@ -223,11 +249,14 @@ class Client:
         *,
         params: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
-        content: AsyncIterator[bytes] | None = None,
+        content: AsyncIterator[bytes] | bytes | None = None,
+        files: Sequence[File] | None = None,
     ) -> httpx.Response:
         merged = {**self._headers, **(headers or {})}
         try:
-            response = await self._http.request(method, path, params=params, headers=merged, content=content)
+            response = await self._http.request(
+                method, path, params=params, headers=merged, content=content, files=files
+            )
         except httpx.TransportError as exc:
             raise _unreachable(self._http, exc) from exc
         if response.is_error:

@@ -31,6 +31,14 @@ WITHHELD = (
         reason="recognises a token or a repeated request, by a digest that says nothing else",
     ),
     Withheld(
+        columns=("requests.operator", "holds.proposed_by", "holds.confirmed_by", "holds.ended_by"),
+        reason="names of operators: about others, and in the record of what was done",
+    ),
+    Withheld(
+        columns=("users.subject", "audit_events.subject"),
+        reason="joins a user to the record of what was done: nobody else has it, so that it leads nowhere once erased",
+    ),
+    Withheld(
         columns=(
             *("uploads.blob", "uploads.key_id", "uploads.incarnation", "outputs.blob", "outputs.key_id"),
             *(

@@ -8,6 +8,9 @@ from uuid import UUID
 
 import msgspec
 
+ERASED = "erased"
+"""The folder of the blob store in which the erased are remembered, as long as a backup may know them."""
+
 
 class Right(StrEnum):
     """What may be asked for."""
@@ -18,6 +21,13 @@ class Right(StrEnum):
     RECTIFICATION = "rectification"
     RESTRICTION = "restriction"
     OBJECTION = "objection"
+
+
+class Ground(StrEnum):
+    """Why somebody is erased."""
+
+    ASKED = "asked"
+    CHILD = "child"
 
 
 class RequestStatus(StrEnum):
@@ -41,6 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     answer_by: datetime
     destroyed_at: datetime | None
     completed_at: datetime | None
+    ground: Ground = Ground.ASKED
 
 
 class ProviderCopies(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +61,11 @@ class ProviderCopies(msgspec.Struct, frozen=True, kw_only=True):
     evidence: str
     copies: int
     until: datetime | None
+
+
+def erased_mark(user_id: str) -> str:
+    """Return the name under which the blob store remembers that a user was erased: SHA-256 of a random id."""
+    return f"{ERASED}/{hashlib.sha256(user_id.encode()).hexdigest()}"
 
 
 def erasure_id(token: str) -> UUID:

@@ -30,6 +30,7 @@ from broker.queue import Bell, connect
 from broker.receipts import Signer
 from broker.reload import LiveConfig
 from broker.rescue import Rescue
+from broker.sealing import Sealing
 from broker.settings import Settings
 from broker.settle import Settler
 from broker.slots import Slots
@@ -77,6 +78,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     notifier: Notifier
     rescue: Rescue
     sweep: Sweep
+    sealing: Sealing
 
 
 @asynccontextmanager
@@ -113,6 +115,7 @@ async def open_services(
             services.rescue.run(),
             services.sweep.run(),
             services.erasure.run(),
+            services.sealing.run(),
             *([services.noticeboard.run(), services.notifier.run()] if role == "broker" else []),
         ):
             yield services
@@ -225,4 +228,5 @@ def _wire(
             every_s=SWEEP_EVERY_S,
             retention=policies.profile.retention,
         ),
+        sealing=Sealing(stores.audit, signer=signer, keep_for_s=policies.profile.retention.records_for_s),
     )

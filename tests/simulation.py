@@ -45,6 +45,7 @@ UPDATE jobs SET created_at = created_at - more, queued_at = queued_at - more, st
 FROM age
 """
 SHIFT_ATTEMPTS = "UPDATE attempts SET purge_at = purge_at - $1::interval, purge_until = purge_until - $1::interval"
+SHIFT_REQUESTS = "UPDATE requests SET resume_at = resume_at - $1::interval"
 SHIFT_PROCESSES = "UPDATE processes SET lease_until = lease_until - $1::interval WHERE role = 'worker'"
 RENEW = """
 UPDATE processes SET lease_until = now() + $2 * interval '1 second'
@@ -75,6 +76,12 @@ class Sky:
     async def blob_names(self) -> list[str]:
         listed: Any = obstore.list(self.blobs)  # pyright: ignore[reportUnknownMemberType]
         return [item["path"] for item in await listed.collect_async()]
+
+    async def blob(self, name: str) -> bytes:
+        try:
+            return bytes(await (await self.blobs.get_async(name)).bytes_async())
+        except FileNotFoundError:  # an upload was undone meanwhile
+            return b""
 
 
 class SimulatedKeyholder(Keyholder):
@@ -193,7 +200,10 @@ class Worker:
 
     async def open(self, job: Job) -> bool:
         """Also cut off from Postgres, and under an old fence: the keyholder may be nearer."""
-        (upload,) = await self._services.stores.custody.uploads(job.id)
+        uploads = await self._services.stores.custody.uploads(job.id)
+        if not uploads:  # it was erased, and somebody was slow to notice
+            return False
+        (upload,) = uploads
         key = bytearray(KEY_BYTES)
         answer = await keyholder_of(self._services).open_into(upload.key_id, key, fence=job.fence)
         if answer is OpenAnswer.OK:

@@ -13,6 +13,8 @@ from broker.errors import Unauthenticated
 from broker.services import Services
 
 MAX_TOKEN_CHARS = 256
+BREACH = "breach"
+"""Where the edge finds which breach the caller has not seen yet."""
 
 HttpRequest: TypeAlias = Request[object, object, State]
 
@@ -46,7 +48,9 @@ def bearer_token(request: HttpRequest) -> str:
 async def provide_caller(request: HttpRequest, services: Wired) -> Caller:
     """Find the user of the bearer token; raise Unauthenticated."""
     token = bearer_token(request)
-    user_id = await services.stores.users.find(token)
-    if user_id is None:
+    user = await services.stores.users.look(token)
+    if user is None:
         raise Unauthenticated("nobody has this token")
-    return Caller(user_id=user_id, token=token)
+    if user.breach is not None:
+        request.state[BREACH] = str(user.breach)
+    return Caller(user_id=user.user_id, token=token)

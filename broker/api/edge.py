@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from http import HTTPStatus
+from typing import Any, cast
 
 import structlog
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, ReceiveMessage, Scope, Send
@@ -51,6 +52,7 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, request_id: str, max_discard_bytes: int) -> None:
         headers = dict(scope["headers"])
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._request_id = request_id.encode()
@@ -102,6 +104,9 @@ class _Exchange:
 
     def _with_headers(self, message: HTTPResponseStartEvent) -> HTTPResponseStartEvent:
         headers = [*message["headers"], (b"x-request-id", self._request_id)]
+        state: dict[str, object] = cast("Any", self._scope).get("state", {})
+        if "breach" in state:  # it concerns whoever asks, and the app has not shown it yet
+            headers.append((b"lethe-breach", str(state["breach"]).encode()))
         present = {name.lower() for name, _ in headers}
         headers += [default for default in _DEFAULTS if default[0] not in present]
         if self._is_early:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
+from broker.api.audit import AuditPageView
 from broker.api.consents import ConsentsView, NewConsentsView
 from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
@@ -59,6 +60,7 @@ SHOWN = [
     *(NoticePairView, ConsentsView, NewConsentsView, NotificationsView),
     *GALLERY_VIEWS,
     AppReportView,
+    AuditPageView,
     *(MeView, ErasedView, RequestView, RequestListView, RestrictionView, NewRestrictionView, ObjectionView),
     *(LiveView, ReadyView, Problem),
 ]
@@ -179,8 +181,10 @@ def _receipt() -> Json:
 def _mine() -> Json:
     account = answer("What the user has, and the newest entries.", AccountView)
     credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
-    notified = {"/v1/me/notifications": _notifications()}
-    return {"/v1/me/credits": {"get": credit}, "/v1/me/consents": _consents(), **notified, **_rights()}
+    done = {"200": answer("What was done, newest first.", AuditPageView), **problems(400, 401, 422, 503)}
+    audit = operation("listAudit", "List what was done to your data", done, [LIMIT, CURSOR])
+    mine = {"/v1/me/credits": {"get": credit}, "/v1/me/audit": {"get": audit}}
+    return {**mine, "/v1/me/consents": _consents(), "/v1/me/notifications": _notifications(), **_rights()}
 
 
 def _notifications() -> Json:

@@ -21,7 +21,9 @@ from broker.receipts import PROVIDER_WORDS
 from broker.rights import ProviderCopies, Request, Right
 from broker.rights_errors import Erasing, RequestNotFound
 from broker.services import Services
+from broker.store.breaches import Breach
 from broker.store.held import HeldUser
+from broker.store.holds import Hold
 
 NO_STORE = {"Cache-Control": "no-store"}
 AGAIN_S = "2"
@@ -40,7 +42,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """
     How a request stands; `status` in the words of OpenDSR. It should end by `expected_by`, and must by `answer_by`.
 
-    `destroyed_at`: since when nothing of it is in our hands, whatever a provider still has.
+    `destroyed_at`: since when nothing of it is in our hands, whatever a provider still has. `is_held`: a legal hold
+    keeps records until it ends; uploads, outputs and keys are gone as ever. `ground`: asked, or child.
     """
 
     id: UUID
@@ -52,12 +55,32 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     destroyed_at: Moment | UnsetType = UNSET
     completed_at: Moment | UnsetType = UNSET
     provider_copies: list[ProviderCopiesView] | UnsetType = UNSET
+    is_held: bool | UnsetType = UNSET
+    ground: str | UnsetType = UNSET
 
 
 class RequestListView(msgspec.Struct, frozen=True, kw_only=True):
     """What a user asked for, newest first."""
 
     items: list[RequestView]
+
+
+class MyHoldView(msgspec.Struct, frozen=True, kw_only=True):
+    """A legal hold that keeps records of the user; `reference` is what to ask the publisher about."""
+
+    reference: str
+    since: Moment
+
+
+class MyBreachView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A breach that concerns the user, in the words of the publisher: show it."""
+
+    id: UUID
+    declared_at: Moment
+    nature: str
+    consequences: str
+    measures: str
+    contact: str
 
 
 class MeView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,6 +95,8 @@ class MeView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held: dict[str, int]
     credits: int
     credits_held: int
+    holds: list[MyHoldView] | UnsetType = UNSET
+    breaches: list[MyBreachView] | UnsetType = UNSET
 
 
 class ErasedView(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +132,7 @@ async def get_me(services: Wired, caller: Known) -> Response[MeView]:
     """Count everything that is held about the user."""
     user = await _user(services, caller.user_id)
     view = await _show_me(services, user)
+    await services.stores.breaches.told(user.id)
     return Response(view, headers=NO_STORE)
 
 
@@ -122,7 +148,7 @@ async def delete_me(request: HttpRequest, services: Wired) -> Response[ErasedVie
         receipts=erased.receipts,
         receipts_left_out=erased.receipts_left_out,
     )
-    headers = NO_STORE if is_done else {**NO_STORE, "Retry-After": AGAIN_S}
+    headers = NO_STORE if is_done or view.request.is_held else {**NO_STORE, "Retry-After": AGAIN_S}
     return Response(view, status_code=200 if is_done else 202, headers=headers)
 
 
@@ -190,7 +216,10 @@ def read_restriction(order: dict[str, object]) -> bool:
 
 async def show_request(services: Services, request: Request) -> RequestView:
     """Describe a request, an erasure with what is known of copies at providers."""
-    copies = await services.stores.requests.copies(request.id) if request.kind is Right.ERASURE else []
+    is_erasure = request.kind is Right.ERASURE
+    copies = await services.stores.requests.copies(request.id) if is_erasure else []
+    waits = is_erasure and request.user_id is not None and request.completed_at is None
+    holds = await services.stores.holds.in_force(request.user_id or "") if waits else []
     return RequestView(
         id=request.id,
         kind=request.kind,
@@ -201,6 +230,8 @@ async def show_request(services: Services, request: Request) -> RequestView:
         destroyed_at=moment(request.destroyed_at),
         completed_at=moment(request.completed_at),
         provider_copies=[_show_copies(known) for known in copies] or UNSET,
+        is_held=True if holds else UNSET,
+        ground=request.ground if is_erasure else UNSET,
     )
 
 
@@ -222,7 +253,25 @@ async def _show_me(services: Services, user: HeldUser) -> MeView:
         held=await held.counts(user.id),
         credits=account.credits,
         credits_held=account.held,
+        holds=[_show_hold(hold) for hold in await services.stores.holds.in_force(user.id)] or UNSET,
+        breaches=[_show_breach(breach) for breach in await services.stores.breaches.of_user(user.id)] or UNSET,
     )
+
+
+def _show_breach(breach: Breach) -> MyBreachView:
+    facts = breach.facts
+    return MyBreachView(
+        id=breach.id,
+        declared_at=whole_second(breach.declared_at),
+        nature=facts.nature,
+        consequences=facts.consequences,
+        measures=facts.measures,
+        contact=facts.contact,
+    )
+
+
+def _show_hold(hold: Hold) -> MyHoldView:
+    return MyHoldView(reference=hold.reference, since=whole_second(hold.confirmed_at or hold.proposed_at))
 
 
 async def _user(services: Services, user_id: str) -> HeldUser:

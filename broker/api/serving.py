@@ -60,6 +60,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     is_delivery: bool
     """Whether its user has the output once this was sent to its end."""
 
+    @property
+    def what(self) -> str:
+        """What is sent, as the audit record says it."""
+        part = " part" if self.span.length < self.span.size_bytes else ""
+        return f"{'output' if self.is_delivery else 'thumbnail'} {self.output.n}{part}"
+
 
 class OutputResponse:
     """Sends one span of one output; the key is opened and wiped within the call."""
@@ -78,6 +84,7 @@ class OutputResponse:
             return
         gone = asyncio.create_task(_disconnected(receive))
         try:
+            await self._services.stores.audit.output_served(self._answer.job.id, self._answer.what)
             with self._services.lease.hold():
                 async with self._disclosures.one_more(), self._opened() as pieces:
                     await self._send(pieces, send, gone)

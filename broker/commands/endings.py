@@ -12,7 +12,8 @@ from asyncpg import InterfaceError, PostgresError
 from broker.children import StackError
 from broker.client import ClientError
 from broker.demo.story import DemoFailed
-from broker.errors import BadRequest
+from broker.dumping import DumpError
+from broker.errors import BadRequest, Unavailable
 from broker.guard import hardened
 from broker.migrate import DatabaseTooOld
 from broker.settings import Settings, SettingsInvalid, inherited_environment, load_settings
@@ -27,12 +28,14 @@ _EXPECTED: Final = (
     DataError,
     DatabaseTooOld,
     DemoFailed,
+    DumpError,
     InterfaceError,
     KeysInvalid,
     OSError,
     PostgresError,
     SettingsInvalid,
     StackError,
+    Unavailable,
 )
 
 OUTPUT: Final = click.Path(dir_okay=False, path_type=Path)

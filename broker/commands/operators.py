@@ -12,7 +12,8 @@ from broker.operators import new_key
 def operator_key_command(name: str) -> None:
     """Make an operator key: print it once, and the line for the file that LETHE_OPERATOR_KEYS_FILE names.
 
-    Whoever shows the key on the operator's listener may grant credits. The file holds only its hash.
+    Whoever shows the key on the operator's listener may grant credits, erase a child, declare a breach, and propose
+    or confirm a legal hold, for which two are needed. The file holds only its hash.
 
     \b
     Example:  lethe operator-key shop

@@ -13,7 +13,9 @@ from broker.config import load_config
 from broker.crew import guarded_argv
 from broker.demo.by_hand import curl_lines
 from broker.demo.emulated import PROVIDERS
-from broker.demo.story import PHOTO, Plan, demo
+from broker.demo.journeys import JOURNEYS
+from broker.demo.stage import PHOTO
+from broker.demo.story import MAIN, Plan, demo
 from broker.frames import Memory
 from broker.keyholder import drain as drain_keyholder
 from broker.pools import pools
@@ -61,7 +63,14 @@ def up_command(directory: Path, port: int, config_file: Path | None, profile: st
     type=click.Choice(sorted(PROVIDERS)),
     help="Have an emulated provider outside do it, and show what it was sent and what it keeps; in a checkout.",
 )
-def demo_command(directory: Path | None, output: Path, provider: str | None) -> None:
+@click.option(
+    "--profile",
+    type=click.Choice(sorted([MAIN, *JOURNEYS])),
+    default=MAIN,
+    show_default=True,
+    help="Play what the user of this app does, under the app's profile; in a checkout.",
+)
+def demo_command(directory: Path | None, output: Path, provider: str | None, profile: str) -> None:
     """Start everything, upscale a photo, show that it is gone, verify the receipt, stop. Needs no key and no network.
 
     The exit code is 1 when anything that it checks does not hold.
@@ -69,8 +78,12 @@ def demo_command(directory: Path | None, output: Path, provider: str | None) -> 
     \b
     Example:  lethe demo --output cat.jpg
               lethe demo --provider replicate
+              lethe demo --profile m2r
     """
-    plan = Plan(directory=directory, output=output.absolute(), provider=provider or "")
+    if provider and profile != MAIN:
+        raise click.UsageError("--provider has the main job done outside, --profile plays another one: choose one")
+    played = "" if profile == MAIN else profile
+    plan = Plan(directory=directory, output=output.absolute(), provider=provider or "", profile=played)
     try:
         run(demo(plan, Console(highlight=False)))
     except Stopped:

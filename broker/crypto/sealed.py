@@ -55,7 +55,7 @@ def check_public_key(kem: Kem, public_key: bytes) -> None:
 
 
 def wrap_key(key: bytearray, device: Device, *, job: UUID, n: int) -> WrappedKey:
-    """Wrap the key of an output to a device; the caller wipes the key."""
+    """Wrap the key of an output to a device; the caller wipes the key. ValueError for a key that is none."""
     info = key_info(job, n, device.id, device.kem)
     wrapped = SUITES[device.kem].encrypt(key, _read(device.kem, device.public_key), info)
     return WrappedKey(device_id=device.id, kem=device.kem, wrapped=wrapped)

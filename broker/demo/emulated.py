@@ -48,11 +48,6 @@ class Emulated(msgspec.Struct, frozen=True, kw_only=True):
     factor: float
     base_url: str = "$URL"
 
-    @property
-    def module(self) -> str:
-        """The module that is the emulator's program."""
-        return f"tests.emulators.{self.adapter}"
-
     def config(self, url: str, key_file: Path) -> str:
         """Write its lethe.toml."""
         text = f"""\
@@ -120,25 +115,34 @@ usd_per_million_tokens = 30.0
 """What `lethe demo --provider` takes; each has its emulator in tests/emulators."""
 
 
-class Emulator:
-    """A provider's emulator that runs, and the two files with which a stack goes to it."""
+class Outside:
+    """A provider's emulator that runs."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url
+
+    async def sent(self) -> Sent:
+        """Ask for every request that it has had."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = (await client.get(f"{self.url}/-/seen")).raise_for_status()
+        return Sent(requests=msgspec.json.decode(answer.content, type=tuple[Request, ...]))
+
+
+class Emulator(Outside):
+    """One of PROVIDERS, and the two files with which a stack goes to it; `name` is its name in lethe.toml."""
 
     def __init__(self, emulated: Emulated, url: str, directory: Path) -> None:
+        super().__init__(emulated.adapter, url)
         self.emulated = emulated
-        self.url = url
-        self.key_file = directory / "api-key"
+        self.key_file = key_file(emulated.api_key, directory)
         self.config_file = directory / "lethe.toml"
         self.profile_file = directory / "profile.toml"
-        self._write()
+        self.config_file.write_text(emulated.config(url, self.key_file))
         provider = load_config(self.config_file).providers[emulated.adapter]
         assert isinstance(provider, OutsideProvider)
         self.provider = provider
         self.profile_file.write_text(_allowing(provider))
-
-    @property
-    def name(self) -> str:
-        """Its name in lethe.toml."""
-        return self.emulated.adapter
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -149,39 +153,42 @@ class Emulator:
         """Ask a profile whether a clean picture may go there."""
         return Policies(load_profile(profile)).disclose_clean(self.provider.terms)
 
-    async def sent(self) -> Sent:
-        """Ask the emulator for every request that it has had."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            answer = (await client.get(f"{self.url}/-/seen")).raise_for_status()
-        return Sent(requests=msgspec.json.decode(answer.content, type=tuple[Request, ...]))
-
-    def _write(self) -> None:
-        self.key_file.touch(mode=0o600)
-        self.key_file.write_text(self.emulated.api_key)
-        self.config_file.write_text(self.emulated.config(self.url, self.key_file))
-
 
 @asynccontextmanager
 async def emulator(name: str, directory: Path, *, checkout: Path = CHECKOUT) -> AsyncGenerator[Emulator]:
     """Start the emulator of a provider; after the block it is gone."""
-    emulated = PROVIDERS[name]
-    program = checkout.joinpath(*emulated.module.split(".")).with_suffix(".py")
+    folder = directory.absolute() / "provider"
+    async with running_emulator(PROVIDERS[name].adapter, folder, checkout=checkout) as outside:
+        yield Emulator(PROVIDERS[name], outside.url, folder)
+
+
+@asynccontextmanager
+async def running_emulator(adapter: str, folder: Path, *, checkout: Path = CHECKOUT) -> AsyncGenerator[Outside]:
+    """Start the process of an emulator, which keeps its log in a folder."""
+    program = checkout / "tests" / "emulators" / f"{adapter}.py"
     if not program.exists():
         raise EmulatorMissing(f"{program} is not there: this demo runs in a checkout of Lethe, where its emulators are")
-    folder = directory.absolute() / "provider"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log_file = folder / "emulator.log"
+    log_file = folder / f"{adapter}.log"
     log_file.unlink(missing_ok=True)
     environment = {key: value for key, value in inherited_environment().items() if key in _NEEDS}
-    argv = (sys.executable, "-m", emulated.module, "--seconds", str(_WORK_S))
-    child = spawn(argv, name=f"the emulator of {name}", env=environment, log=log_file, cwd=checkout)
+    argv = (sys.executable, "-m", f"tests.emulators.{adapter}", "--seconds", str(_WORK_S))
+    child = spawn(argv, name=f"the emulator of {adapter}", env=environment, log=log_file, cwd=checkout)
     try:
         await child.wait_ready(lambda: bool(_URL.search(log_file.read_text())), timeout_s=_START_WITHIN_S)
         found = _URL.search(log_file.read_text())
         assert found
-        yield Emulator(emulated, found[0], folder)
+        yield Outside(adapter, found[0])
     finally:
         await child.stop()
+
+
+def key_file(api_key: str, folder: Path) -> Path:
+    """Write an API key, for its owner alone."""
+    file = folder / "api-key"
+    file.touch(mode=0o600)
+    file.write_text(api_key)
+    return file
 
 
 def _allowing(provider: OutsideProvider) -> str:

@@ -13,10 +13,12 @@ from rich.console import Console
 from broker.client import Client, User
 from broker.demo.emulated import Emulated, Emulator, emulator
 from broker.demo.evidence import Evidence, of_upload, ours, theirs
+from broker.demo.journeys import JOURNEYS
 from broker.demo.metadata import details
 from broker.demo.outside import ids_of, introduce, show_key, show_theirs, show_what_left
 from broker.demo.report import Report
 from broker.demo.search import pieces, search
+from broker.demo.stage import PHOTO, stage
 from broker.receipts import Receipt, ReceiptInvalid
 from broker.scratch import scratch_directory
 from broker.sniff import dimensions
@@ -25,7 +27,8 @@ from broker.supervisor import stop_on_signals
 from broker.up import Stack, unless_stopped
 from broker.verify import check, read_keys
 
-PHOTO: Final = Path(__file__).with_name("photo.jpg")
+MAIN: Final = "minimal"
+"""The profile of the main job."""
 SCALE: Final = 2
 
 
@@ -34,11 +37,15 @@ class DemoFailed(Exception):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the demo runs and leaves its result, and which provider does the work; a model of ours if none."""
+    """
+    Where the demo runs and leaves its result; which provider does the work, a model of ours if none; whose journey.
+    """
 
     directory: Path | None
     output: Path
     provider: str = ""
+    profile: str = ""
+    """One of JOURNEYS; the main job if empty."""
 
 
 async def demo(plan: Plan, console: Console) -> None:
@@ -47,10 +54,18 @@ async def demo(plan: Plan, console: Console) -> None:
     report = Report(console)
     given = plan.directory
     with contextlib.nullcontext(given) if given else scratch_directory("demo") as directory:
-        await unless_stopped(_run(directory, plan, report), stopping)
+        work = _play(directory, plan, report) if plan.profile else _run(directory, plan, report)
+        await unless_stopped(work, stopping)
     if report.failed:
         raise DemoFailed("; ".join(report.failed))
     report.step("All checks passed. Everything that was started has been stopped.")
+
+
+async def _play(directory: Path, plan: Plan, report: Report) -> None:
+    journey = JOURNEYS[plan.profile]
+    report.step(f"{journey.profile}: {journey.story}")
+    async with stage(journey, directory, plan.output, report) as set_up:
+        await journey.play(set_up)
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):

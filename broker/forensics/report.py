@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker.forensics.findings import JobsFindings, PrivacyReport, SurfaceFindings, Verdict
+from broker.forensics.findings import TYPE, JobsFindings, PrivacyReport, SurfaceFindings, Verdict
 from broker.receipts import ReceiptInvalid, Signer, signed_text
 
 _MB = 1e6
@@ -40,6 +40,11 @@ def show(report: PrivacyReport, console: Console) -> None:
 def write(report: PrivacyReport, signer: Signer, path: Path) -> None:
     """Save it as a signed note, as receipts are: one line of JSON, an empty line, the signature."""
     path.write_text(signer.sign(report))
+
+
+def is_report(note: str) -> bool:
+    """Say whether a note is meant to be a report: nothing of it is believed yet."""
+    return f'"type":"{TYPE}"' in note.partition("\n")[0]
 
 
 def read(note: str, vkeys: list[str]) -> PrivacyReport:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from itertools import count, takewhile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -84,6 +85,25 @@ class BlobStore:
             size = await self.size(name)
         if size is not None or self._unfinished(name):
             raise BlobStillHeld(f"blob {name}")
+
+    async def mark(self, name: str) -> None:
+        """Keep a name without content, for what has to survive the loss of Postgres; idempotent."""
+        async with _mapped(), asyncio.timeout(TIMEOUT_S):
+            # A single byte: some stores take nothing empty.
+            await obstore.put_async(self._store, name, b"\0", use_multipart=False)
+
+    async def marks(self, folder: str) -> dict[str, datetime]:
+        """Return the names in a folder, without it, and when each was written."""
+        async with _mapped():
+            found: dict[str, datetime] = {}
+            async for page in obstore.list(self._store, prefix=folder):  # pyright: ignore[reportUnknownMemberType]
+                found |= {meta["path"].rpartition("/")[2]: meta["last_modified"] for meta in page}
+            return found
+
+    async def unmark(self, name: str) -> None:
+        """Let go of a name."""
+        async with _mapped(), asyncio.timeout(TIMEOUT_S):
+            await self._delete(name)
 
     async def ping(self) -> None:
         """Raise BlobsUnavailable when the store does not answer."""

@@ -8,7 +8,7 @@ import msgspec
 
 from broker.custody import Copy
 from broker.jobs import Job
-from broker.rights import Request
+from broker.rights import Ground, Request
 from broker.store.database import Database
 from broker.store.files import statements
 
@@ -28,11 +28,27 @@ class ErasureStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def begin(self, request_id: UUID, user_id: str, *, answer_within_days: int) -> Request | None:
-        """Mark the user, who gets nothing new done from now on, and keep the request; None without such a user."""
-        values = (request_id, user_id, EXPECTED_S, answer_within_days, LEASE_S)
+    async def begin(
+        self, request_id: UUID, user_id: str, *, answer_within_days: int, operator: str = ""
+    ) -> Request | None:
+        """
+        Mark the user, who gets nothing new done from now on, and keep the request; None without such a user.
+
+        With an operator it is because the user is a child.
+        """
+        ground = Ground.CHILD if operator else Ground.ASKED
+        values = (request_id, user_id, EXPECTED_S, answer_within_days, LEASE_S, ground, operator)
         row = await self._database.row(SQL["begin"], *values)
         return None if row is None else msgspec.convert(dict(row), Request)
+
+    async def of_child(self, user_id: str) -> UUID | None:
+        """Return the id of the open erasure of a user known to be a child."""
+        row = await self._database.row(SQL["of_child"], user_id)
+        return None if row is None else row["id"]
+
+    async def forget_devices(self, user_id: str) -> None:
+        """Delete the user's devices."""
+        await self._database.rows(SQL["forget_devices"], user_id)
 
     async def due(self) -> list[Request]:
         """Take requests that nobody goes on with."""

@@ -3,7 +3,9 @@
 import msgspec
 
 from broker.store.attempts import AttemptStore
+from broker.store.audit import AuditStore
 from broker.store.blobs import BlobStore
+from broker.store.breaches import BreachStore
 from broker.store.consents import ConsentStore
 from broker.store.credits import CreditStore
 from broker.store.custody import CustodyStore
@@ -11,6 +13,7 @@ from broker.store.database import Database
 from broker.store.devices import DeviceStore
 from broker.store.erasures import ErasureStore
 from broker.store.held import HeldStore
+from broker.store.holds import HoldStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.notices import NoticeStore
@@ -41,6 +44,9 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     requests: RequestStore
     erasures: ErasureStore
     held: HeldStore
+    audit: AuditStore
+    holds: HoldStore
+    breaches: BreachStore
     keys: Keyholders
     blobs: BlobStore
 
@@ -64,6 +70,9 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         requests=RequestStore(database),
         erasures=ErasureStore(database),
         held=HeldStore(database),
+        audit=AuditStore(database),
+        holds=HoldStore(database),
+        breaches=BreachStore(database),
         keys=keys,
         blobs=blobs,
     )

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import time
+from uuid import UUID
 
 import msgspec
 
@@ -26,12 +27,19 @@ class NewUser(msgspec.Struct, frozen=True, kw_only=True):
         return f"NewUser({self.user_id})"
 
 
+class KnownUser(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose token it is, and a breach that concerns the user and was not shown yet."""
+
+    user_id: str
+    breach: UUID | None
+
+
 class UserStore:
     """The rows of `users`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: dict[bytes, tuple[str, float]] = {}
+        self._known: dict[bytes, tuple[KnownUser, float]] = {}
 
     async def mint(self) -> NewUser:
         """Make a user; 256 random bits are the whole credential."""
@@ -40,7 +48,12 @@ class UserStore:
         return new
 
     async def find(self, token: str) -> str | None:
-        """Return the id of the user with this token; for a few seconds this process remembers the answer."""
+        """Return the id of the user with this token."""
+        known = await self.look(token)
+        return None if known is None else known.user_id
+
+    async def look(self, token: str) -> KnownUser | None:
+        """Return the user with this token; for a few seconds this process remembers the answer."""
         digest, now_s = token_hash(token), time.monotonic()
         known = self._known.get(digest)
         if known is not None and now_s - known[1] < REMEMBERED_S:
@@ -51,8 +64,9 @@ class UserStore:
             return None
         if len(self._known) >= MOST_REMEMBERED:
             del self._known[next(iter(self._known))]  # the first in is the oldest
-        self._known[digest] = str(row["id"]), now_s
-        return str(row["id"])
+        found = msgspec.convert(dict(row), KnownUser)
+        self._known[digest] = found, now_s
+        return found
 
     def forget(self, token: str) -> None:
         """Let this process look the token up again."""

@@ -1,7 +1,7 @@
 """
 Opens what Lethe has sealed to a device: the reference in Python, which needs `cryptography` 47 or newer and no Lethe.
 
-docs/sealed.md explains it; vectors.json has known answers. opener.mjs is the same for JavaScript. Not hardened: a
+docs/sealed.md explains it; vectors.json has known answers. opener.ts is the same for TypeScript. Not hardened: a
 program that opens pictures of people should wipe what it no longer needs.
 """
 

@@ -56,7 +56,7 @@ async def test_the_summary_counts_what_is_held(api: Api) -> None:
     assert fresh["id"] == user_id
     assert fresh["created_on"] == fresh["last_seen_on"]
     assert (fresh["jobs"], fresh["is_restricted"], fresh["is_erasing"]) == ({}, False, False)
-    assert fresh["held"] == dict.fromkeys(fresh["held"], 0)
+    assert fresh["held"] == {**dict.fromkeys(fresh["held"], 0), "audit_events": 1}  # that the user was made
 
     await api.finished(b"an output")
     await api.queued()

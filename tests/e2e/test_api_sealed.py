@@ -17,7 +17,7 @@ from broker.settings import Settings
 from tests.api_client import Api, noise
 from tests.lifecycle import blobs, count, run_sql, settled
 from tests.profiles import GALLERY, with_profile
-from tests.sealed import KeyPair, new_pair, opened_by_javascript, python_opener
+from tests.sealed import KeyPair, new_pair, opened_by_typescript, python_opener
 from tests.stack import Servers, settings_for, upload_bytes
 from workers.outputs import Made
 from workers.sealing import seal_output
@@ -224,7 +224,7 @@ async def test_a_device_opens_what_it_downloads(api: Api, kem: Kem) -> None:
     if kem is not Kem.XWING:
         keys = (await api.get(output["keys_url"])).json()["items"]
         wrapped = b64decode(keys[0]["wrapped_key"])
-        assert opened_by_javascript(phone.pair, wrapped, phone.info(job["id"], 0), answer.content, context) == BODY
+        assert opened_by_typescript(phone.pair, wrapped, phone.info(job["id"], 0), answer.content, context) == BODY
 
 
 async def test_a_gallery_brings_what_opens_it(api: Api) -> None:

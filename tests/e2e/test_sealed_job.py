@@ -4,24 +4,28 @@ import asyncio
 import io
 import os
 import socket
+import subprocess
 from base64 import b64decode
 from collections.abc import Generator
 from contextlib import ExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
 from PIL import Image
 
+from broker.demo.stage import PHOTO
 from broker.devices import Kem
 from broker.receipts import verify
-from broker.sniff import ImageKind
+from broker.sniff import ImageKind, sniff
 from tests.e2e.test_main_job import Running, wait_for_operations
 from tests.images_corpus import marked, two_halves
 from tests.processes import LetheProcess, lethe_process
 from tests.profiles import GALLERY, with_profile
 from tests.residue import files_with, memory_with
-from tests.sealed import KeyPair, new_pair, opened_by_javascript, python_opener
+from tests.sealed import KeyPair, new_pair, opened_by_typescript, python_opener
 from tests.stack import Servers, own_database, settings_for
+from tests.up_process import lethe, plain_environment
 
 OPENER = python_opener()
 
@@ -93,7 +97,7 @@ def test_a_photo_comes_out_sealed(sealing: Sealing) -> None:
     picture = OPENER.open_sealed(key, opened.ciphertext, opened.context)
     for device_id, pair in devices[:2]:
         arguments = (pair, opened.keys[device_id], opened.info(device_id, pair), opened.ciphertext, opened.context)
-        assert opened_by_javascript(*arguments) == picture
+        assert opened_by_typescript(*arguments) == picture
     with Image.open(io.BytesIO(picture)) as made, opened.thumbnail(key) as thumbnail:
         assert (made.format, thumbnail.format) == ("JPEG", "JPEG")
         assert max(thumbnail.size) == min(256, max(made.size))
@@ -142,3 +146,40 @@ def test_without_a_device_left_the_job_fails(sealing: Sealing) -> None:
     job = sealing.final(answer)
     assert (job["status"], job["error_code"], job["charged"]) == ("failed", "device_key_required", False)
     assert sealing.blobs() == before
+
+
+def test_a_shell_opens_what_is_sealed(sealing: Sealing, tmp_path: Path) -> None:
+    """`lethe submit --device`: a key is made once, for its owner alone, and the picture comes out open."""
+    key, result, token = tmp_path / "device.key", tmp_path / "drawing.jpg", _new_token(sealing)
+    for _ in range(2):
+        said = _submit(sealing, token, "--device", str(key), "--output", str(result))
+        assert said.returncode == 0, said.stdout + said.stderr
+        assert sniff(result.read_bytes()) is ImageKind.JPEG
+    assert (key.stat().st_mode & 0o777, key.stat().st_size) == (0o600, 32)
+    assert len(sealing.http.get("/v1/me/devices").json()["items"]) == 1, "the same key is the same device"
+
+
+def test_a_shell_without_a_device_is_told_why(sealing: Sealing, tmp_path: Path) -> None:
+    """One sentence with the code, and a file that is no key is named; nothing is written."""
+    token = _new_token(sealing)
+    said = _submit(sealing, token, "--output", str(tmp_path / "x.jpg"))
+    assert said.returncode == 1
+    assert "device_key_required" in said.stderr
+    key = tmp_path / "no.key"
+    key.write_text("short")
+    said = _submit(sealing, token, "--device", str(key), "--output", str(tmp_path / "x.jpg"))
+    assert said.returncode == 1
+    assert f"{key} is no key of a device: it has 5 bytes, not 32" in said.stderr
+    assert not (tmp_path / "x.jpg").exists()
+
+
+def _new_token(sealing: Sealing) -> str:
+    token: str = sealing.http.post("/v1/users").json()["token"]
+    sealing.http.headers["Authorization"] = f"Bearer {token}"
+    return token
+
+
+def _submit(sealing: Sealing, token: str, *more: str) -> subprocess.CompletedProcess[str]:
+    order = lethe("submit", str(PHOTO), "--operation", "restyle", "--url", str(sealing.http.base_url), *more)
+    environment = plain_environment(LETHE_TOKEN=token)
+    return subprocess.run(order, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from PIL import Image, UnidentifiedImageError
 
+from tests.videos_corpus import marked_mp4
+
 _DATA_URI = re.compile(r"data:image/[a-z]+;base64,(.+)", re.DOTALL)
 
 
@@ -34,6 +36,11 @@ def draw(picture: Image.Image | None, inputs: Mapping[str, Any]) -> bytes:
     size = (round(picture.width * scale), round(picture.height * scale))
     picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(drawn, "PNG")
     return drawn.getvalue()
+
+
+def film() -> bytes:
+    """Return an MP4, the same each time, which says much about its making."""
+    return marked_mp4()
 
 
 def _opened(value: str, uploaded: Mapping[str, bytes]) -> Image.Image:

@@ -1,7 +1,7 @@
 """
 Replicate, emulated: predictions, files, webhooks and output files, as its HTTP API reference has them.
 
-`python -m tests.emulators.replicate --port N` serves one; its models make pictures larger.
+`python -m tests.emulators.replicate --port N` serves one; its models make pictures larger, or films of them.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.emulators.base import (
     limited,
 )
 from tests.emulators.case import Case
-from tests.emulators.drawing import NotAPicture, draw, picture_in
+from tests.emulators.drawing import NotAPicture, draw, film, picture_in
 from tests.emulators.forms import files_in
 from tests.emulators.hooks import Ring, forged, ring
 from tests.emulators.replicate_records import Prediction, file_of, seconds, shown
@@ -52,6 +52,8 @@ class ReplicateEmulator(Emulator):
         """What the next predictions go through, and end with."""
         self.run_s = run_s
         self.rings: tuple[Ring, ...] = (Ring.DONE,)
+        self.makes_films = False
+        """What is asked for in seconds is a film."""
         self.is_keeping_files = False
         """Deletes are answered with success, and the file is served all the same."""
         self.ends_at_cancel = False
@@ -169,7 +171,8 @@ class ReplicateEmulator(Emulator):
     async def output(self, seen: Seen, id: str, name: str) -> Answer:  # noqa: A002
         """Serve an output to whoever has its address."""
         content = self.outputs.get(id)
-        return Answer(status=404) if content is None else Answer(body=content, headers={"content-type": "image/png"})
+        media_type = "video/mp4" if name.endswith(".mp4") else "image/png"
+        return Answer(status=404) if content is None else Answer(body=content, headers={"content-type": media_type})
 
     async def _run(self, prediction: Prediction) -> None:
         await asyncio.sleep(self.run_s)
@@ -193,14 +196,15 @@ class ReplicateEmulator(Emulator):
     def _outcome(self, prediction: Prediction) -> Json:
         inputs = prediction.body["input"]
         uploaded = {made["urls"]["get"]: content for made, content in self.files.values()}
+        is_film = "seconds" in inputs and self.makes_films
         try:
-            drawn = draw(picture_in(inputs, uploaded), inputs)
+            picture = picture_in(inputs, uploaded)
+            self.outputs[prediction.id] = film() if is_film else draw(picture, inputs)
         except NotAPicture:
             return {"status": "failed", "error": f"cannot identify image file: {TOLD} (E1000)"}
-        self.outputs[prediction.id] = drawn
         return {
             "status": "succeeded",
-            "output": f"{self.url}/pbxt/{prediction.id}/out-0.png",
+            "output": f"{self.url}/pbxt/{prediction.id}/out-0.{'mp4' if is_film else 'png'}",
             "metrics": {"predict_time": 1.25},
             **self.ending,
         }
@@ -296,4 +300,6 @@ CASE = Case(
 
 if __name__ == "__main__":
     given = serving.arguments("Replicate, emulated")
-    serving.serve(ReplicateEmulator(run_s=given.seconds), given)
+    emulator = ReplicateEmulator(run_s=given.seconds)
+    emulator.makes_films = True
+    serving.serve(emulator, given)

@@ -18,19 +18,15 @@ from broker.api.ranges import RangeNotSatisfiable, asked_range
 from broker.crypto.chunked import KEY_BYTES, CiphertextInvalid, Decryptor, Encryptor
 from broker.errors import BrokerError
 from broker.form import Form, boundary_of
-from broker.frames import FRAME_BYTES, FrameInvalid, Memory, Role, Verb, write_head
-from broker.keyservice import KeyService
-from broker.keytable import KeyTable
 from broker.operations import OPERATIONS, parse_parameters, parse_request
 from broker.parameters import decode_header, decode_json
 from broker.receipts import ReceiptInvalid, verify
-from broker.secret_memory import SecretPages
 from broker.sniff import HEAD_BYTES, ImageKind, dimensions, sniff
 from providers.failures import ProviderFailure
 from providers.kinds import media_type_of
 from providers.templates import outputs_of, pointed
 from tests.forms import BOUNDARY, CONTENT_TYPE, form_of, job_part, picture_part
-from tests.fuzz import replies
+from tests.fuzz import frames, replies
 from tests.images_corpus import marked
 from tests.videos_corpus import REAL, marked_mp4, marked_webm
 from workers.images.decode import decode
@@ -131,36 +127,6 @@ def read_parameters(data: bytes) -> None:
             msgspec.json.encode(parse_parameters(name, decode_json(data)))
 
 
-def ask_keyholder(data: bytes) -> None:
-    """Frames to a keyholder that holds a key: nobody gets it whose frame does not name it."""
-    pages = SecretPages(2 * KEY_BYTES, kinds=[Memory.PLAIN])
-    try:
-        service = KeyService(KeyTable(pages, max_ttl_s=60, max_tombstones=4), incarnation=bytes(16))
-        held, reply = memoryview(bytearray(_put(KEY[:16]))), memoryview(bytearray(FRAME_BYTES))
-        service.answer(held, reply, by=Role.LOCAL)
-        for at in range(0, len(data), FRAME_BYTES):
-            frame = bytearray(data[at : at + FRAME_BYTES].ljust(FRAME_BYTES, b"\0"))
-            reply[:] = bytes(FRAME_BYTES)
-            with contextlib.suppress(FrameInvalid):
-                service.answer(memoryview(frame), reply, by=Role.LOCAL)
-            assert KEY not in bytes(reply) or KEY[:16] in frame or KEY in data
-    finally:
-        pages.close()
-
-
-def _put(key_id: bytes) -> bytes:
-    frame = bytearray(FRAME_BYTES)
-    write_head(memoryview(frame), Verb.PUT, number=60, key_id=key_id)
-    frame[-KEY_BYTES:] = KEY
-    return bytes(frame)
-
-
-def _frame(verb: Verb) -> bytes:
-    frame = bytearray(FRAME_BYTES)
-    write_head(memoryview(frame), verb, number=1, key_id=KEY[:16])
-    return bytes(frame)
-
-
 def decrypt(data: bytes) -> None:
     """A blob that somebody has changed."""
     for size in CHUNKS_BYTES[1:]:
@@ -206,9 +172,8 @@ TARGETS: dict[str, Target] = {
         run=read_parameters,
         seeds=(b'{"prompt": "a kite", "count": 2}', b"scale=2&quality=best", b"eyJwcm9tcHQiOiAiYSJ9", b"bytes=0-99"),
     ),
-    "keyholder": Target(
-        run=ask_keyholder, seeds=(b"".join(_frame(verb) for verb in Verb), _put(bytes(16)) + _frame(Verb.OPEN))
-    ),
+    "keyholder": Target(run=frames.ask, seeds=frames.QUESTIONS),
+    "keyholder_answers": Target(run=frames.hear, seeds=frames.ANSWERS),
     "ciphertext": Target(run=decrypt, seeds=(_sealed(b""), _sealed(b"a picture"), _sealed(bytes(40_000)))),
     "receipt": Target(
         run=verify_receipt, seeds=(b'{"type":"lethe/receipt/v1"}\n\n\xe2\x80\x94 lethe.test/receipts AAAA\n',)

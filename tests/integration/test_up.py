@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from broker.demo.story import PHOTO
+from broker.demo.stage import PHOTO
 from broker.forensics.processes import descendants
 from broker.up import Aside
 from tests.up_process import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.demo.story import PHOTO
+from broker.demo.stage import PHOTO
 from tests.emulators.base import running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.profiles import open_profile

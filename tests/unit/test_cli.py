@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from broker.cli import main
 from broker.custody import Evidence
 from broker.demo.by_hand import curl_lines
+from broker.forensics.findings import PrivacyReport
+from broker.forensics.report import write
 from broker.receipts import TYPE, CopyLine, Receipt, Signer
 from broker.settings import Settings
 from broker.verify import EVIDENCE_WORDS
@@ -33,6 +35,12 @@ COMMANDS = (
     "profile",
     "operator-key",
     "webhook-key",
+    "audit",
+    "hold",
+    "remove-child",
+    "breach",
+    "backup",
+    "restore",
 )
 
 
@@ -84,7 +92,12 @@ def test_every_command_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "config check", "config explain", "profile show", "profile diff", "profile check"]
+    "command",
+    [
+        *COMMANDS,
+        *("config check", "config explain", "profile show", "profile diff", "profile check", "audit verify"),
+        *("hold propose", "hold confirm", "hold end", "hold list", "breach declare", "breach record"),
+    ],
 )
 def test_help_teaches_with_an_example(command: str) -> None:
     """--help of each command ends its text with a line that can be typed."""
@@ -189,6 +202,23 @@ def test_copies_at_providers_are_said_with_what_is_known(signer: Signer, tmp_pat
 def test_every_word_of_evidence_has_words() -> None:
     """A new kind of evidence is not left unexplained."""
     assert set(EVIDENCE_WORDS) == set(Evidence)
+
+
+def test_a_privacy_report_is_verified_too(signer: Signer, tmp_path: Path) -> None:
+    """Its verdict is told; with one letter changed it is refused, and told as nothing."""
+    report = PrivacyReport(began_at="2026-11-26T00:00:00Z", versions={}, encodings=["raw"], left_out=["nothing"])
+    file, keys = tmp_path / "privacy-report.json", tmp_path / "keys"
+    write(report, signer, file)
+    keys.write_text(f"{signer.vkey}\n")
+    said = say("verify", str(file), "--keys", str(keys))
+    assert said.exit_code == 0
+    assert "Valid." in said.output
+    assert "void: this run proves nothing" in said.output
+    file.write_text(file.read_text().replace('"void"', '"clean"'))
+    said = say("verify", str(file), "--keys", str(keys))
+    assert said.exit_code == 1
+    assert "NOT VALID: no signature" in said.output
+    assert "clean" not in said.output
 
 
 def test_verify_wants_keys(signer: Signer, tmp_path: Path) -> None:

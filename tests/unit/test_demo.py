@@ -8,7 +8,8 @@ from rich.console import Console
 from broker.demo.metadata import details
 from broker.demo.report import Report
 from broker.demo.search import pieces, search
-from broker.demo.story import PHOTO, compare
+from broker.demo.stage import PHOTO
+from broker.demo.story import compare
 
 
 def quiet() -> Report:

@@ -21,7 +21,7 @@ from broker.custody import Copy, Domain, Evidence, Holder, What
 from broker.demo.emulated import PROVIDERS, Emulator, EmulatorMissing, emulator
 from broker.demo.outside import ids_of, introduce, show_key, show_theirs, show_what_left
 from broker.demo.report import Report
-from broker.demo.story import PHOTO
+from broker.demo.stage import PHOTO
 from broker.demo.wire import Request, Sent
 from broker.receipts import TYPE, CopyLine, Receipt, whole_seconds
 from providers.base import Deletes, Exposure
@@ -221,7 +221,7 @@ def test_what_a_provider_has_is_stated_whole() -> None:
 def test_every_provider_of_the_demo_has_its_emulator(name: str, tmp_path: Path) -> None:
     """Key and exposure are the emulator's, lethe.toml is valid, the shipped profile refuses it, the demo's does not."""
     emulated = PROVIDERS[name]
-    module = importlib.import_module(emulated.module)
+    module = importlib.import_module(f"tests.emulators.{emulated.adapter}")
     assert emulated.api_key == module.SECRET
     assert module.CASE.exposure == emulated.exposure
     there = Emulator(emulated, URL, tmp_path)

@@ -30,14 +30,14 @@ SETTINGS = """
 """
 SPOKEN_TO = ("lethe demo", "lethe submit", "lethe verify", "lethe migrate", "lethe doctor", "lethe forensics")
 LOOKED_AT = (
-    "lethe providers",
-    "lethe config",
-    "lethe profile",
-    "lethe notice",
-    "lethe operator-key",
-    "lethe webhook-key",
+    *("lethe providers", "lethe config", "lethe profile", "lethe notice", "lethe operator-key", "lethe webhook-key"),
+    "lethe audit",
 )
+STORED = ("lethe backup", "lethe restore")
+"""Commands on the stores alone, in which there is no upload."""
 """Commands that serve nobody: what they are told cannot change what a deployment does."""
+ORDERED = ("lethe hold", "lethe remove-child", "lethe breach")
+"""Commands that ask a broker, with an operator key; what it does is not said to them."""
 ARGUMENTS = {
     "python -m workers": "pool",
     "python -m broker.keyholder": "socket_path address ca_file certificate_file key_file max_ttl_s capacity memory",
@@ -137,7 +137,7 @@ def test_what_serves_takes_these_arguments_and_no_more() -> None:
     commands |= {"python -m workers": workers.__main__.main, "python -m broker.keyholder": broker.keyholder.main}
     serving = {name: parameters(commands[name]) for name in ARGUMENTS}
     assert serving == {name: words.split() for name, words in ARGUMENTS.items()}
-    assert set(commands) - set(ARGUMENTS) == {*SPOKEN_TO, *LOOKED_AT}
+    assert set(commands) - set(ARGUMENTS) == {*SPOKEN_TO, *LOOKED_AT, *ORDERED, *STORED}
 
 
 def test_the_environment_and_the_command_line_are_read_in_these_places() -> None:

@@ -22,7 +22,7 @@ from broker.crypto.sealed import (
     wrap_key,
 )
 from broker.devices import PUBLIC_KEY_BYTES, WRAPPED_KEY_BYTES, Device, Kem
-from tests.sealed import KeyPair, Vector, javascript, new_pair, opened_by_javascript, python_opener, vectors
+from tests.sealed import KeyPair, Vector, new_pair, opened_by_typescript, python_opener, typescript, vectors
 
 OPENER = python_opener()
 ON_WEB = [Kem.X25519, Kem.P256]
@@ -48,10 +48,10 @@ def test_the_python_reference_opens_the_known_answers(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if v.kem != Kem.XWING], ids=name_of)
-def test_the_javascript_reference_opens_the_known_answers(vector: Vector) -> None:
+def test_the_typescript_reference_opens_the_known_answers(vector: Vector) -> None:
     """HPKE written out over WebCrypto: another implementation than the one that sealed."""
     pair = KeyPair(kem=Kem(vector.kem), private_key=vector.private_key, public_key=vector.public_key)
-    plaintext = opened_by_javascript(
+    plaintext = opened_by_typescript(
         pair, vector.wrapped_key, vector.info.encode(), vector.ciphertext, vector.context.encode()
     )
     assert hashlib.sha256(plaintext).hexdigest() == vector.plaintext_sha256
@@ -93,7 +93,7 @@ def test_what_was_made_for_something_else_does_not_open(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("kem", ON_WEB)
-def test_the_javascript_reference_refuses_the_same(kem: Kem) -> None:
+def test_the_typescript_reference_refuses_the_same(kem: Kem) -> None:
     """Another output in `info` or `context`, and a ciphertext that was cut wherever."""
     vector = next(v for v in VECTORS if v.kem == kem and v.plaintext_bytes > 16_384)
     plain: dict[str, object] = {
@@ -112,7 +112,7 @@ def test_the_javascript_reference_refuses_the_same(kem: Kem) -> None:
         {"ciphertext": vector.ciphertext[:40]},
         {"ciphertext": vector.ciphertext[: 56 + 16_400]},  # whole chunks alone
     ):
-        assert set(javascript("open", **{**plain, **change})) == {"refused"}
+        assert set(typescript("open", **{**plain, **change})) == {"refused"}
 
 
 @pytest.mark.parametrize("context", [output_context(UUID(int=1), 0), thumbnail_context(UUID(int=2), 0), b""])
@@ -141,7 +141,7 @@ def test_a_browser_hands_a_key_on(kem: Kem) -> None:
     """What it wraps to another device, that one opens."""
     pair, key = new_pair(kem), os.urandom(32)
     info = key_info(uuid4(), 0, uuid4(), kem)
-    wrapped = b64decode(javascript("wrap", kem=kem.value, publicKey=pair.public_key, key=key, info=info)["wrapped"])
+    wrapped = b64decode(typescript("wrap", kem=kem.value, publicKey=pair.public_key, key=key, info=info)["wrapped"])
     assert OPENER.open_key(kem.value, pair.private_key, wrapped, info) == key
 
 

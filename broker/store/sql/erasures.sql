@@ -4,12 +4,20 @@
 WITH marked AS (
     UPDATE users SET erasing_at = coalesce(erasing_at, now()) WHERE id = $2 RETURNING id
 )
-INSERT INTO requests (id, user_id, kind, status, expected_by, answer_by, resume_at)
+INSERT INTO requests (id, user_id, kind, status, expected_by, answer_by, resume_at, ground, operator)
 SELECT $1, marked.id, 'erasure', 'in_progress', now() + $3 * interval '1 second', now() + $4 * interval '1 day',
-       now() + $5 * interval '1 second'
+       now() + $5 * interval '1 second', $6, $7
 FROM marked
 ON CONFLICT (id) DO UPDATE SET resume_at = excluded.resume_at WHERE requests.completed_at IS NULL
 RETURNING *
+
+-- name: of_child
+-- The erasure of a user known to be a child, as long as it is open.
+SELECT id FROM requests WHERE user_id = $1 AND ground = 'child' AND completed_at IS NULL LIMIT 1
+
+-- name: forget_devices
+-- Nothing is sealed to a user's devices any more; also where a hold keeps the user's records.
+DELETE FROM devices WHERE user_id = $1
 
 -- name: due
 -- Open requests whose time to go on has come go to the caller, who has so long.
@@ -54,7 +62,7 @@ WHERE id IN (SELECT job_id FROM gone)
 -- and return the newest receipts. A job whose next receipt is still to be signed is not yet deleted.
 WITH doomed AS (
     SELECT id FROM jobs
-    WHERE (user_id = $1 OR erased_by = $2) AND finalized_at IS NOT NULL
+    WHERE ((user_id = $1 AND NOT is_held($1)) OR erased_by = $2) AND finalized_at IS NOT NULL
       AND (provider_copies <> 'pending' OR finalized_at < now() - interval '2 days')
       AND NOT EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id AND purge_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM custody
@@ -85,7 +93,7 @@ SELECT gone.id, notes.note FROM gone LEFT JOIN notes ON notes.job_id = gone.id
 -- store that was silent, go on without their user, and with no more than that takes; return their newest receipts.
 WITH kept AS (
     SELECT id FROM jobs
-    WHERE user_id = $1 AND finalized_at IS NOT NULL
+    WHERE user_id = $1 AND finalized_at IS NOT NULL AND NOT is_held($1)
       AND NOT EXISTS (SELECT FROM custody
                       WHERE custody.job_id = jobs.id AND custody.domain = 'ours' AND custody.closed_at IS NULL)
     ORDER BY id
@@ -112,7 +120,7 @@ SELECT detached.id, notes.note FROM detached LEFT JOIN notes ON notes.job_id = d
 -- The user goes, with all that only a user keeps, once no job is left.
 WITH gone AS (
     DELETE FROM users
-    WHERE id = $1 AND erasing_at IS NOT NULL AND NOT EXISTS (SELECT FROM jobs WHERE user_id = $1)
+    WHERE id = $1 AND erasing_at IS NOT NULL AND NOT EXISTS (SELECT FROM jobs WHERE user_id = $1) AND NOT is_held($1)
     RETURNING id
 ), others AS (
     DELETE FROM requests USING gone WHERE requests.user_id = gone.id AND requests.id <> $2
@@ -136,6 +144,7 @@ SET destroyed_at = CASE WHEN user_id IS NULL AND unreadable = 0 THEN coalesce(de
     status = CASE WHEN user_id IS NULL AND jobs = 0 THEN 'completed' ELSE 'in_progress' END,
     resume_at = CASE WHEN user_id IS NULL AND jobs = 0 THEN NULL
                      WHEN user_id IS NULL AND unreadable = 0 THEN now() + $3 * interval '1 second'
+                     WHEN is_held(user_id) THEN now() + interval '1 hour'  -- or when the hold ends
                      ELSE now() + $2 * interval '1 second' END,
     expected_by = greatest(expected_by, purge_until)
 FROM left_over

@@ -13,6 +13,12 @@ SELECT 'credit_entries', count(*) FROM credit_entries WHERE user_id = $1
 UNION ALL
 SELECT 'requests', count(*) FROM requests WHERE user_id = $1
 UNION ALL
+SELECT 'holds', count(*) FROM holds WHERE user_id = $1
+UNION ALL
+SELECT 'breach_users', count(*) FROM breach_users WHERE user_id = $1
+UNION ALL
+SELECT 'audit_events', count(*) FROM audit_events JOIN users ON users.subject = audit_events.subject WHERE users.id = $1
+UNION ALL
 SELECT 'notifications', count(*) FROM notifications JOIN jobs ON jobs.id = notifications.job_id
 WHERE jobs.user_id = $1
 
@@ -46,8 +52,26 @@ SELECT id, kem, public_key, created_on FROM devices WHERE user_id = $1 ORDER BY 
 
 -- name: requests
 -- What a user asked for by right, oldest first.
-SELECT id, kind, status, received_at, expected_by, answer_by, destroyed_at, completed_at, resume_at
+SELECT id, kind, status, ground, received_at, expected_by, answer_by, destroyed_at, completed_at, resume_at
 FROM requests WHERE user_id = $1 ORDER BY received_at, id OFFSET $2 LIMIT $3
+
+-- name: holds
+-- Legal holds on a user's records, oldest first: proposed, in force and ended.
+SELECT id, reference, proposed_at, confirm_by, confirmed_at, ended_at
+FROM holds WHERE user_id = $1 ORDER BY proposed_at, id OFFSET $2 LIMIT $3
+
+-- name: breach_users
+-- Breaches that concern a user, and when the app was told.
+SELECT breach_id, breach.declared_at, told_at
+FROM breach_users JOIN breaches AS breach ON breach.id = breach_id
+WHERE user_id = $1 ORDER BY breach.declared_at, breach_id OFFSET $2 LIMIT $3
+
+-- name: audit_events
+-- What was done to a user's data, oldest first; the job by the id that the user knows.
+SELECT event.at, event.event, jobs.public_id AS job, event.detail
+FROM users JOIN audit_events AS event ON event.subject = users.subject LEFT JOIN jobs ON jobs.id = event.job_id
+WHERE users.id = $1
+ORDER BY event.id OFFSET $2 LIMIT $3
 
 -- name: jobs
 -- A user's jobs after ($2, $3), $4 at most, oldest first; nothing once the user is being erased.

@@ -311,11 +311,12 @@ GROUP BY pool
 SELECT id, fence FROM jobs WHERE owner = $1 AND state = 'running'
 
 -- name: forgettable
--- Final jobs whose records have been kept long enough and of which nothing is open; those of erased users go otherwise.
+-- Final jobs whose records have been kept long enough and of which nothing is open, but for those that a hold keeps; those
+-- of erased users go otherwise.
 DELETE FROM jobs
 WHERE id IN (
     SELECT id FROM jobs
-    WHERE finalized_at < now() - $1 * interval '1 second' AND erased_by IS NULL
+    WHERE finalized_at < now() - $1 * interval '1 second' AND erased_by IS NULL AND NOT is_held(user_id)
       AND NOT EXISTS (SELECT FROM attempts WHERE attempts.job_id = jobs.id AND purge_at IS NOT NULL)
       AND NOT EXISTS (SELECT FROM custody
                       WHERE custody.job_id = jobs.id

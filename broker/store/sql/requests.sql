@@ -27,8 +27,8 @@ GROUP BY provider, evidence
 ORDER BY provider, evidence
 
 -- name: counts
--- How many requests are open, and how many of these are past the day by which they had to be answered.
-SELECT count(*) AS open, count(*) FILTER (WHERE answer_by < now()) AS overdue
+-- How many requests are open, and how many of these are past the day by which they had to be answered, but for a hold.
+SELECT count(*) AS open, count(*) FILTER (WHERE answer_by < now() AND NOT is_held(user_id)) AS overdue
 FROM requests WHERE completed_at IS NULL
 
 -- name: forget

@@ -8,11 +8,14 @@ WITH seen AS (
     UPDATE users SET last_seen_on = (now() AT TIME ZONE 'utc')::date
     WHERE token_hash = $1 AND last_seen_on < (now() AT TIME ZONE 'utc')::date
 )
-SELECT id FROM users WHERE token_hash = $1
+SELECT id AS user_id,
+       (SELECT breach_id FROM breach_users WHERE user_id = users.id AND told_at IS NULL LIMIT 1) AS breach
+FROM users WHERE token_hash = $1
 
 -- name: forget_idle
--- Users who were not seen for long and of whom no job is left.
+-- Users who were not seen for long and of whom no job is left; a hold keeps them.
 DELETE FROM users
 WHERE last_seen_on < (now() AT TIME ZONE 'utc' - $1 * interval '1 second')::date
   AND NOT EXISTS (SELECT FROM jobs WHERE jobs.user_id = users.id)
+  AND NOT is_held(id)
 RETURNING id

@@ -1,11 +1,11 @@
-// Does one thing with docs/sealed/opener.mjs: what it is told on stdin as JSON, answered as JSON; bytes in base64.
-import { openKey, openSealed, readDevice, wrapKey } from "../docs/sealed/opener.mjs";
+// Does one thing with docs/sealed/opener.ts: what it is told on stdin as JSON, answered as JSON; bytes in base64.
+import { openKey, openSealed, readDevice, wrapKey } from "../docs/sealed/opener.ts";
 
-const chunks = [];
+const chunks: Buffer[] = [];
 for await (const chunk of process.stdin) chunks.push(chunk);
 const asked = JSON.parse(Buffer.concat(chunks).toString());
-const bytes = (name) => new Uint8Array(Buffer.from(asked[name], "base64"));
-const text = (data) => Buffer.from(data).toString("base64");
+const bytes = (name: string) => new Uint8Array(Buffer.from(asked[name], "base64"));
+const text = (data: Uint8Array) => Buffer.from(data).toString("base64");
 
 async function open() {
   const device = await readDevice(asked.kem, bytes("privateKey"), bytes("publicKey"));
@@ -18,7 +18,7 @@ async function wrap() {
 }
 
 try {
-  process.stdout.write(JSON.stringify(await { open, wrap }[asked.does]()));
+  process.stdout.write(JSON.stringify(await { open, wrap }[asked.does as "open" | "wrap"]()));
 } catch (error) {
-  process.stdout.write(JSON.stringify({ refused: error.name }));
+  process.stdout.write(JSON.stringify({ refused: (error as Error).name }));
 }
