@@ -19,6 +19,7 @@ _PUSH_AGAIN_S: Final = (5, 30, 300, 1_800)
 """A push that comes an hour later tells nobody anything."""
 _MAX_WEBHOOK_CHARS: Final = 2_000
 _WEBHOOK: Final = re.compile(r"[\x21-\x7e]+")
+_APNS_TOKEN: Final = re.compile(r"[0-9a-f]{64,200}")
 _PUSH: Final = re.compile(r"([a-z]{1,16}):([A-Za-z0-9_:.\-]{1,1024})")
 
 
@@ -34,6 +35,7 @@ class Channel(StrEnum):
 
     WEBHOOK = "webhook"  # Standard Webhooks
     FCM = "fcm"  # Firebase Cloud Messaging, which reaches Android, iOS and browsers
+    APNS = "apns"  # Apple's own service
 
     @property
     def kind(self) -> Kind:
@@ -127,6 +129,8 @@ def read_push(text: str, *, pointer: str) -> Target:
     found = _PUSH.fullmatch(text)
     if found is None or found[1] not in _PUSHING:
         raise InvalidPushToken(f"expected {' or '.join(_PUSHING)}, a colon and a token", pointer=pointer)
+    if found[1] == Channel.APNS and not _APNS_TOKEN.fullmatch(found[2]):
+        raise InvalidPushToken("a token of Apple's service is in lower-case hex", pointer=pointer)
     return Target(channel=Channel(found[1]), address=found[2], pointer=pointer)
 
 

@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=lambda name: f"
     operator_keys_file: str = ""
     webhook_keys_file: str = ""
     fcm_account_file: str = ""
+    apns_key_file: str = ""
+    apns_app_id: str = ""
     trusted_proxies: str = ""
     lease_s: Annotated[float, msgspec.Meta(ge=3)] = 10.0
     public_url: str = ""

@@ -84,7 +84,9 @@ TARGETS = [
     _parameter(
         "header", "Lethe-Notify-Webhook", _TEXT, description="An https URL that is told when the job has ended."
     ),
-    _parameter("header", "Lethe-Notify-Push", _TEXT, description="`fcm:` and the token of the phone to be told."),
+    _parameter(
+        "header", "Lethe-Notify-Push", _TEXT, description="`fcm:` or `apns:`, and the token of the phone to be told."
+    ),
 ]
 IDEMPOTENCY_KEY = _parameter(
     "header", "Idempotency-Key", _TEXT, required=True, description="1 to 255 characters; the same again: the same job."

@@ -29,6 +29,7 @@ from policies.registry import Policies, load_profile
     "--webhooks", envvar="LETHE_WEBHOOK_KEYS_FILE", default="", help="What signs webhooks, where some are sent."
 )
 @click.option("--fcm", envvar="LETHE_FCM_ACCOUNT_FILE", default="", help="By what account push is sent, where it is.")
+@click.option("--apns", envvar="LETHE_APNS_KEY_FILE", default="", help="By what key push is sent through Apple.")
 @click.option("--announce", is_flag=True, help="Announce the notice of these settings, before anything runs by them.")
 @click.option("--dsn", envvar="LETHE_POSTGRES_DSN", help="With --announce: which database.  [env: LETHE_POSTGRES_DSN]")
 @config_option
@@ -41,6 +42,7 @@ def notice_command(  # noqa: PLR0913 - an argument for each option
     blobs_url: str,
     webhooks: str,
     fcm: str,
+    apns: str,
     announce: bool,
     dsn: str | None,
     file: Path | None,
@@ -59,7 +61,9 @@ def notice_command(  # noqa: PLR0913 - an argument for each option
               lethe notice --announce --profile next.toml --config next-lethe.toml
     """
     policies = Policies(checked(load_profile, profile))
-    channels = [channel for channel, named in ((Channel.WEBHOOK, webhooks), (Channel.FCM, fcm)) if named]
+    channels = [
+        channel for channel, named in ((Channel.WEBHOOK, webhooks), (Channel.FCM, fcm), (Channel.APNS, apns)) if named
+    ]
     facts = facts_of(policies, checked(load_config, file), blobs_url=blobs_url, channels=channels)
     if announce:
         _announce(facts, dsn)

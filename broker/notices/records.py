@@ -21,7 +21,11 @@ STORES = {
     "log": "Log",
     "metric": "Labels of figures",
 }
-TOLD = {Channel.WEBHOOK: "the app's own server", Channel.FCM: "Google (Firebase Cloud Messaging)"}
+TOLD = {
+    Channel.WEBHOOK: "the app's own server",
+    Channel.FCM: "Google (Firebase Cloud Messaging)",
+    Channel.APNS: "Apple",
+}
 _SETTING = re.compile(r"\b(outputs_for_s|records_for_s|idle_user_for_s)\b")
 
 

@@ -44,7 +44,20 @@ def test_a_token_names_its_service() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "fcm", "fcm:", ":x", "webhook:x", "mail:x", "fcm:a b", "fcm:é", "fcm:" + "x" * 1_025]
+    "text",
+    [
+        "",
+        "fcm",
+        "fcm:",
+        ":x",
+        "webhook:x",
+        "mail:x",
+        "fcm:a b",
+        "fcm:é",
+        "fcm:" + "x" * 1_025,
+        "apns:xyz",
+        "apns:" + "A1" * 32,
+    ],
 )
 def test_what_is_no_push_token_is_refused(text: str) -> None:
     """422 with a pointer to where it stood."""

@@ -5,7 +5,7 @@ ALTER TABLE users ADD COLUMN muted text[] NOT NULL DEFAULT '{}' CHECK (muted <@ 
 CREATE TABLE notifications (
     id         uuid PRIMARY KEY DEFAULT gen_random_uuid(),  -- the same each time that it is tried
     job_id     uuid NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
-    channel    text NOT NULL CHECK (channel IN ('webhook', 'fcm')),
+    channel    text NOT NULL CHECK (channel IN ('webhook', 'fcm', 'apns')),
     target     text NOT NULL,  -- a URL or a push token; the row is deleted once it was used
     tries      integer NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
