@@ -31,6 +31,7 @@ from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
 from broker.api.links import give_token, link_subject, unlink_subject
 from broker.api.methods import answer_options
 from broker.api.notices import get_notice
+from broker.api.notifications import get_notifications, put_notifications
 from broker.api.openapi import get_openapi
 from broker.api.operations import list_operations
 from broker.api.operator import get_metrics, get_operator_health
@@ -98,6 +99,8 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_notice,
     get_consents,
     put_consents,
+    get_notifications,
+    put_notifications,
     get_me,
     delete_me,
     get_export,

@@ -9,7 +9,7 @@ from broker.commands.configuration import config_group
 from broker.commands.holding import hold_group, remove_child_command
 from broker.commands.looking import forensics_command
 from broker.commands.notices import notice_command
-from broker.commands.operators import operator_key_command
+from broker.commands.operators import operator_key_command, webhook_key_command
 from broker.commands.profiles import profile_group
 from broker.commands.providers import providers_command
 from broker.commands.running import broker_command, demo_command, keyholder_command, up_command, work_command
@@ -44,6 +44,7 @@ for command in (
     config_group,
     profile_group,
     operator_key_command,
+    webhook_key_command,
     audit_group,
     hold_group,
     remove_child_command,

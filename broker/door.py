@@ -6,6 +6,7 @@ import msgspec
 
 from broker.consents import Standing
 from broker.fleet import Fleet
+from broker.notify.senders import Senders
 from broker.operations import read_texts
 from broker.refusals import refused
 from broker.routing import Needs
@@ -20,11 +21,14 @@ from policies.registry import Policies
 class Door:
     """Lets submissions in, or raises why not."""
 
-    def __init__(self, policies: Policies, fleet: Fleet, watch: Watch, consents: ConsentStore) -> None:
+    def __init__(
+        self, policies: Policies, fleet: Fleet, watch: Watch, consents: ConsentStore, *, senders: Senders
+    ) -> None:
         self._policies = policies
         self._fleet = fleet
         self._watch = watch
         self._consents = consents
+        self._senders = senders
 
     @property
     def max_upload_bytes(self) -> int:
@@ -55,9 +59,16 @@ class Door:
         """Raise PostureUnmet while nothing may enter at all."""
         await self._watch.require()
 
-    async def standing(self, user_id: str) -> Standing | None:
+    async def check_targets(self, submission: Submission) -> None:
+        """Raise InvalidWebhook or NotificationUnavailable where nobody may, or can, be told that the job has ended."""
+        for target in submission.targets:
+            await self._senders.check(target)
+
+    async def standing(self, submission: Submission) -> Standing | None:
         """Look up what a user agrees to, where the profile asks for anything; else nothing is read."""
-        return await self._consents.standing(user_id) if self._policies.profile.consent.is_asked else None
+        consent = self._policies.profile.consent
+        is_asked = consent.is_asked or (submission.wants_push and consent.is_push_asked)
+        return await self._consents.standing(submission.user_id) if is_asked else None
 
     def ask(self, submission: Submission, usage: Usage, standing: Standing | None) -> Admit:
         """Ask the policies before anything is read; raise a refusal."""
@@ -68,6 +79,7 @@ class Door:
             jobs_last_minute=usage.last_minute,
             consents=None if standing is None else standing.purposes,
             notice="" if standing is None else standing.notice,
+            wants_push=submission.wants_push,
             stated_age=0 if standing is None else standing.stated_age,
             device_keys=usage.devices,
             start_within_s=submission.start_within_s,

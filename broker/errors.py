@@ -18,7 +18,7 @@ Every error the broker may show a client.
     + KeyStillHeld, BlobStillHeld, HolderStillAlive
 
 More leaves, by their subject: account_errors.py (of operators too), consent_errors.py, device_errors.py,
-form_errors.py, rights_errors.py. Messages hold ids and codes, never user content.
+form_errors.py, notify_errors.py, rights_errors.py. Messages hold ids and codes, never user content.
 """
 
 from http import HTTPStatus

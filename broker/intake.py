@@ -116,7 +116,8 @@ class Intake:
         if known is not None and known.state is not JobState.RECEIVING:
             return await self._replay(known, submission, delivery), False
         new = await self._new_job(submission, delivery)
-        admit = self._door.ask(submission, usage, await self._door.standing(submission.user_id))
+        admit = self._door.ask(submission, usage, await self._door.standing(submission))
+        await self._door.check_targets(submission)
         await self._bell.ping()
         await self._door.require_posture()
         kept_at = await self._keys.pick()
@@ -200,6 +201,7 @@ class Intake:
         return Admission(
             uploads=tuple(deposit.uploads),
             fingerprint=fingerprint,
+            targets=submission.targets,
             start_within_s=admit.start_within_s,
             finish_within_s=admit.finish_within_s,
         )

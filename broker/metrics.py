@@ -106,6 +106,12 @@ class Metrics:
             ("what",),
             registry=self.registry,
         )
+        self.notifications = Counter(
+            "lethe_notifications",
+            "Times that somebody was to be told that a job has ended, by how that went.",
+            ("channel", "outcome"),
+            registry=self.registry,
+        )
         of_app = ("event", "platform")
         self._app_events = Counter(
             "lethe_app_events", "What apps report of themselves.", of_app, registry=self.registry

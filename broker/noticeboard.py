@@ -1,12 +1,14 @@
 """The notices of this deployment: announced when its settings change, and found again as facts."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 import structlog
 
 from broker.notices.facts import NoticeFacts, facts_of
+from broker.notifications import Channel
 from broker.reload import LiveConfig
 from broker.store.notices import NoticeStore, StoredNotice
 from policies.registry import Policies
@@ -40,19 +42,33 @@ class Noticeboard:
     """Keeps the announced notices in step with the running settings."""
 
     def __init__(
-        self, notices: NoticeStore, policies: Policies, config: LiveConfig, *, blobs_url: str, has_sign_in: bool
+        self,
+        notices: NoticeStore,
+        policies: Policies,
+        config: LiveConfig,
+        *,
+        blobs_url: str,
+        channels: Sequence[Channel] = (),
+        has_sign_in: bool = False,
     ) -> None:
         self._notices = notices
         self._policies = policies
         self._config = config
         self._blobs_url = blobs_url
         self._has_sign_in = has_sign_in
+        self._channels = channels
         self._changed = asyncio.Event()
 
     @property
     def facts(self) -> NoticeFacts:
         """What is so at this moment."""
-        return facts_of(self._policies, self._config.current, blobs_url=self._blobs_url, has_sign_in=self._has_sign_in)
+        return facts_of(
+            self._policies,
+            self._config.current,
+            blobs_url=self._blobs_url,
+            channels=self._channels,
+            has_sign_in=self._has_sign_in,
+        )
 
     async def publish(self, *, though_in_force: bool = False) -> Notice | None:
         """Announce what is so at this moment, where nobody has yet; the new notice, or None."""

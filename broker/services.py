@@ -23,6 +23,8 @@ from broker.itself import facts_of, tell_of_itself
 from broker.lease import Lease
 from broker.metrics import Metrics
 from broker.noticeboard import Noticeboard
+from broker.notifier import Notifier
+from broker.notify.senders import Senders, channels_of, load_senders
 from broker.purges import AskProvider, Purges, ask_nobody
 from broker.queue import Bell, connect
 from broker.receipts import Signer
@@ -72,6 +74,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     cancellation: Cancellation
     gallery: Gallery
     erasure: Erasure
+    senders: Senders
+    notifier: Notifier
     rescue: Rescue
     sweep: Sweep
     sealing: Sealing
@@ -112,7 +116,7 @@ async def open_services(
             services.sweep.run(),
             services.erasure.run(),
             services.sealing.run(),
-            *([services.noticeboard.run()] if role == "broker" else []),
+            *([services.noticeboard.run(), services.notifier.run()] if role == "broker" else []),
         ):
             yield services
     finally:
@@ -132,6 +136,7 @@ async def _running(*loops: Coroutine[object, object, object]) -> AsyncGenerator[
 
 async def _close(services: Services) -> None:
     await services.intake.aclose()
+    await services.senders.aclose()
     await services.lease.aclose()
     await services.stores.keys.aclose()
     await services.redis.aclose(close_connection_pool=True)
@@ -161,12 +166,13 @@ def _wire(
     lease = Lease(ProcessStore(heartbeat), guard, role=role, lease_s=settings.lease_s, facts=facts)
     purges = Purges(stores, signer=signer, metrics=metrics, ask=ask, may_ask=lambda: lease.is_valid)
     settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics, purges=purges)
+    senders = load_senders(settings) if role == "broker" else Senders()  # no worker reads what signs for us
     intake = Intake(
         stores,
         bell=bell,
         changes=changes,
         settler=settler,
-        door=Door(policies, fleet, watch, stores.consents),
+        door=Door(policies, fleet, watch, stores.consents, senders=senders),
         lease=lease,
         patience=Patience(idle_s=settings.upload_idle_s, within_s=settings.upload_within_s),
     )
@@ -207,6 +213,7 @@ def _wire(
             policies,
             config,
             blobs_url=settings.blobs_url,
+            channels=channels_of(settings),
             has_sign_in=bool(settings.subject_key_file),
         ),
         purges=purges,
@@ -214,6 +221,8 @@ def _wire(
         intake=intake,
         cancellation=cancellation,
         erasure=erasure,
+        senders=senders,
+        notifier=Notifier(stores, senders=senders, policies=policies, metrics=metrics),
         gallery=Gallery(stores, settler=settler),
         rescue=rescue,
         sweep=Sweep(

@@ -7,6 +7,7 @@ import msgspec
 
 from broker.custody import Holder, KeptAt, NewCopy, What
 from broker.jobs import StoredUpload
+from broker.notifications import Kind, Target
 from broker.secret_memory import random_into
 
 TEXTS_N = -1
@@ -29,10 +30,17 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     start_within_s: float | None
     finish_within_s: float | None
     texts: bytearray = msgspec.field(default_factory=bytearray)
+    targets: tuple[Target, ...] = ()
+    """Where somebody is told that it has ended."""
 
     def __repr__(self) -> str:
         """Never show the token, nor what was typed."""
         return f"Submission({self.public_id})"
+
+    @property
+    def wants_push(self) -> bool:
+        """Whether a phone is to be told."""
+        return any(target.channel.kind is Kind.PUSH for target in self.targets)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ class Sweep:
         self._blobs = stores.blobs
         self._attempts = stores.attempts
         self._requests = stores.requests
+        self._notifications = stores.notifications
         self._audit = stores.audit
         self._settler = settler
         self._purges = purges
@@ -79,6 +80,7 @@ class Sweep:
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
         await self._links.forget_tokens(idle_for_s=self._retention.idle_user_for_s)
         await self._sessions.forget()
+        await self._notifications.forget()
         await self._requests.forget(records_for_s=self._retention.records_for_s)
         await self._audit.delete_old()
         await self._processes.forget_dead()

@@ -48,6 +48,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     notice: str = ""
     stated_age: int = 0
     """How many years old its user has stated to be at least; 0 where nothing was stated."""
+    wants_push: bool = False
+    """Whether its user is to be told by a push notification that it has ended."""
     credits: int | None = None
     """What the user may still spend."""
     is_restricted: bool = False

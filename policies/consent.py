@@ -44,6 +44,15 @@ class Consent(NoObjection, frozen=True, kw_only=True):
         return bool(self.required) or self.min_age is not None
 
     @property
+    def is_push_asked(self) -> bool:
+        """Whether a push notification needs its user's consent."""
+        return Purpose.PUSH in self.purposes
+
+    def allows_push(self, consents: frozenset[str]) -> bool:
+        """Whether a user who agrees to these purposes may be sent one."""
+        return not self.is_push_asked or Purpose.PUSH in consents
+
+    @property
     def fault(self) -> tuple[str, str]:
         """The setting that contradicts another, and why; empty where none does."""
         if set(self.required) & set(self.optional):
@@ -53,10 +62,11 @@ class Consent(NoObjection, frozen=True, kw_only=True):
         return "", ""
 
     def admit(self, facts: Facts) -> Refuse | None:
-        """Refuse while consent to a required purpose, or the statement of an age, is missing."""
+        """Refuse while consent to a required purpose, to push where it is wanted, or an age's statement, is missing."""
         if facts.consents is None:
             return None
-        missing = tuple(str(purpose) for purpose in self.required if purpose not in facts.consents)
+        asked = dict.fromkeys([*self.required, *([Purpose.PUSH] if facts.wants_push and self.is_push_asked else [])])
+        missing = tuple(str(purpose) for purpose in asked if purpose not in facts.consents)
         is_age_missing = self.min_age is not None and facts.stated_age < self.min_age
         if not missing and not is_age_missing:
             return None

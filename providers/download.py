@@ -8,10 +8,8 @@ the connection goes to the address that was checked, so that no second answer ca
 import asyncio
 import os
 import re
-import socket
 import ssl
 import traceback
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
@@ -23,24 +21,18 @@ from providers.base import Output
 from providers.failures import FailureKind, ProviderFailure
 from providers.kinds import HEAD_BYTES, media_type_of
 from providers.memory import append, output_memory
+from providers.pinned import MAX_ADDRESSES, Resolve, pinned, port_of, resolve, unpooled_transport
 
 MAX_BYTES: Final = 128 << 20
 MAX_REDIRECTS: Final = 3
 EXPIRED: Final = "output_expired"
 """The detail of a failure that a fresh URL may mend."""
 
-_CONNECT_S: Final = 5.0
-_READ_S: Final = 20.0
-_MAX_ADDRESSES: Final = 4
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _PATTERN: Final = re.compile(rf"(\*\.(?=[^.]+\.))?{_NAME.pattern}")
 _GONE: Final = frozenset({401, 403, 404, 410})
 _AGAIN: Final = frozenset({408, 425, 429})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""Returns all addresses of a name, best first; raises OSError."""
 
 
 class DownloadRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +67,13 @@ class DownloadRules(msgspec.Struct, frozen=True, kw_only=True):
             return False
         base, host = httpx.URL(self.base_url), url.raw_host.decode()
         if host == base.raw_host.decode():
-            return _port(url) in {443, _port(base)}
-        return _port(url) == 443 and any(_matches(host, pattern) for pattern in self.hosts)
+            return port_of(url) in {443, port_of(base)}
+        return port_of(url) == 443 and any(_matches(host, pattern) for pattern in self.hosts)
 
     def is_own(self, url: httpx.URL) -> bool:
         """Whether a URL leads to the provider's own server, which is among our machines."""
         base = httpx.URL(self.base_url)
-        return self.is_local and (url.scheme, url.raw_host, _port(url)) == (base.scheme, base.raw_host, _port(base))
+        return self.is_local and (url.scheme, url.raw_host, port_of(url)) == (base.scheme, base.raw_host, port_of(base))
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +82,6 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
     fd: int
     size_bytes: int
     media_type: str
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    """Ask the system's resolver for every address of a name."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
 
 
 class Downloader:
@@ -111,9 +97,7 @@ class Downloader:
     ) -> None:
         self._rules = rules
         self._resolve = resolve
-        # Connections are not kept: one that was made under another name would not be checked for this one.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._transport = transport or httpx.AsyncHTTPTransport(verify=tls, trust_env=False, limits=limits)
+        self._transport = transport or unpooled_transport(tls)
 
     async def fetch(self, output: Output) -> Fetched:
         """
@@ -165,7 +149,7 @@ class Downloader:
         failure = ProviderFailure(FailureKind.NETWORK, "unresolved")
         for address in await self._addresses(url):
             try:
-                return await self._transport.handle_async_request(_request(url, address))
+                return await self._transport.handle_async_request(pinned("GET", url, address, headers={}))
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
                 failure = _lost(exc)
             except httpx.HTTPError as exc:
@@ -175,12 +159,12 @@ class Downloader:
     async def _addresses(self, url: httpx.URL) -> list[str]:
         """Resolve a name, once; one private address among the answers condemns them all."""
         try:
-            found = await self._resolve(url.raw_host.decode(), _port(url))
+            found = await self._resolve(url.raw_host.decode(), port_of(url))
         except (OSError, UnicodeError) as exc:
             raise _lost(exc) from None
         if not self._rules.is_own(url) and not all(is_public(address) for address in found):
             raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_address")
-        return found[:_MAX_ADDRESSES]
+        return found[:MAX_ADDRESSES]
 
     async def _read(self, response: httpx.Response, fd: int) -> None:
         _check_status(response.status_code)
@@ -216,33 +200,10 @@ def _location(url: httpx.URL, response: httpx.Response) -> httpx.URL:
         raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_redirect") from None
 
 
-def _port(url: httpx.URL) -> int:
-    return url.port or _DEFAULT_PORTS.get(url.scheme, 0)
-
-
 def _matches(host: str, pattern: str) -> bool:
     if pattern.startswith("*."):
         return host.endswith(pattern[1:]) and _NAME.fullmatch(host) is not None
     return host == pattern
-
-
-def _request(url: httpx.URL, address: str) -> httpx.Request:
-    """Address the request to a checked address; the name stays in Host, and in what the certificate has to say."""
-    return httpx.Request(
-        "GET",
-        url.copy_with(host=address, fragment=None),
-        headers={
-            "Host": url.netloc.decode(),
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-            "Connection": "close",
-            "User-Agent": "lethe",
-        },
-        extensions={
-            "sni_hostname": url.raw_host.decode(),
-            "timeout": {"connect": _CONNECT_S, "read": _READ_S, "write": _READ_S, "pool": _CONNECT_S},
-        },
-    )
 
 
 def _check_status(status: int) -> None:

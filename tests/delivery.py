@@ -10,11 +10,12 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import msgspec
 
-from providers.download import Resolve
+from providers.pinned import Resolve
 
 PUBLIC = "93.184.215.14"
 OTHER = "151.101.1.195"
@@ -93,10 +94,19 @@ class Delivery:
             await asyncio.Event().wait()
 
 
+class Served(Protocol):
+    """What stands for a public address: it answers on loopback."""
+
+    @property
+    def url(self) -> str:
+        """Where."""
+        ...
+
+
 class Internet(httpx.AsyncBaseTransport):
     """Brings requests for public addresses to servers on loopback; where nothing stands, nothing can be reached."""
 
-    def __init__(self, hosts: Mapping[str, Delivery]) -> None:
+    def __init__(self, hosts: Mapping[str, Served]) -> None:
         self._hosts = hosts
         self._inner = httpx.AsyncHTTPTransport(trust_env=False)
         self.reached: list[str] = []
@@ -112,10 +122,11 @@ class Internet(httpx.AsyncBaseTransport):
         if address not in self._hosts:
             raise httpx.ConnectError("unreachable")
         assert request.url.scheme == "https"
-        url = request.url.copy_with(scheme="http", host="127.0.0.1", port=self._hosts[address].port)
-        return await self._inner.handle_async_request(
-            httpx.Request(request.method, url, headers=request.headers, extensions=request.extensions)
+        url = request.url.copy_with(scheme="http", host="127.0.0.1", port=httpx.URL(self._hosts[address].url).port)
+        sent = httpx.Request(
+            request.method, url, headers=request.headers, content=request.content, extensions=request.extensions
         )
+        return await self._inner.handle_async_request(sent)
 
     async def aclose(self) -> None:
         """Let go."""

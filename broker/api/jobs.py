@@ -10,7 +10,7 @@ from litestar import MediaType, Response, delete, get, put
 from litestar.params import FromPath, QueryParameter
 
 from broker.api.deps import Caller, Closing, HttpRequest, Known, Seen, Wired
-from broker.api.submitting import answer_taken, job_headers, refuse_two_lengths, seconds_in, stream_of
+from broker.api.submitting import answer_taken, job_headers, refuse_two_lengths, seconds_in, stream_of, targets_in
 from broker.api.views import JobPageView, JobView, VerdictView, show_job, show_verdict
 from broker.api.waiting import etag, known_versions, preferred_wait_s, wait_for
 from broker.errors import InvalidCursor, InvalidParameter, JobNotFound, ReceiptNotReady
@@ -123,6 +123,7 @@ def _submission(job_id: UUID, request: HttpRequest, caller: Caller) -> Submissio
         content_length=request.content_length,
         start_within_s=seconds_in(request, "Lethe-Start-Within"),
         finish_within_s=seconds_in(request, "Lethe-Finish-Within"),
+        targets=targets_in(request),
     )
 
 

@@ -11,6 +11,7 @@ from broker.api.consents import ConsentsView, NewConsentsView
 from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
 from broker.api.notices import NoticePairView
+from broker.api.notifications import NotificationsView
 from broker.api.openapi_gallery import GALLERY_VIEWS, IMAGE, gallery_paths
 from broker.api.openapi_parts import (
     ACCEPT_LANGUAGE,
@@ -28,6 +29,7 @@ from broker.api.openapi_parts import (
     PREFER,
     REQUEST_ID,
     RIGHT,
+    TARGETS,
     Json,
     answer,
     body,
@@ -55,17 +57,8 @@ from broker.api.users import UserView
 from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
-    *(
-        UserView,
-        NewJobView,
-        JobView,
-        JobPageView,
-        VerdictView,
-        OperationListView,
-        ReceiptKeysView,
-        AccountView,
-    ),
-    *(NoticePairView, ConsentsView, NewConsentsView),
+    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
+    *(NoticePairView, ConsentsView, NewConsentsView, NotificationsView),
     *(*GALLERY_VIEWS, *SIGN_IN_VIEWS),
     AppReportView,
     AuditPageView,
@@ -143,7 +136,7 @@ def _jobs() -> Json:
             "post": _taking(
                 "postJob",
                 "Send what to do, with several pictures or none",
-                [IDEMPOTENCY_KEY, *DEADLINES],
+                [IDEMPOTENCY_KEY, *DEADLINES, *TARGETS],
                 {"application/json": {"$ref": ref("NewJobView")}, "multipart/form-data": _FORM},
             ),
         },
@@ -193,7 +186,16 @@ def _mine() -> Json:
     done = {"200": answer("What was done, newest first.", AuditPageView), **problems(400, 401, 422, 503)}
     audit = operation("listAudit", "List what was done to your data", done, [LIMIT, CURSOR])
     mine = {"/v1/me/credits": {"get": credit}, "/v1/me/audit": {"get": audit}, "/v1/me/session": session_path()}
-    return {**mine, "/v1/me/consents": _consents(), **_rights()}
+    return {**mine, "/v1/me/consents": _consents(), "/v1/me/notifications": _notifications(), **_rights()}
+
+
+def _notifications() -> Json:
+    shown = answer("What is on.", NotificationsView)
+    seeing = operation("getNotifications", "Show which notifications are on", {"200": shown, **problems(401, 503)})
+    switching = operation("putNotifications", "Switch notifications on and off", {"200": shown})
+    switching["requestBody"] = body(NotificationsView)
+    switching["responses"] |= problems(400, 401, 413, 415, 422, 503)
+    return {"get": seeing, "put": switching}
 
 
 def _rights() -> Json:

@@ -64,7 +64,7 @@ def put_parameters() -> list[Json]:
                 kind = parameter.schema()["type"]
                 found[name] = _parameter("query", name, {"type": kind}, description=parameter.description)
     required = _parameter("query", "operation", {"type": "string"}, required=True, description="GET /v1/operations.")
-    return [required, *found.values(), _TEXTS, *DEADLINES]
+    return [required, *found.values(), _TEXTS, *DEADLINES, *TARGETS]
 
 
 def _parameter(place: str, name: str, schema: Json, *, description: str, required: bool = False) -> Json:
@@ -79,6 +79,14 @@ _TEXTS = _parameter("header", "Lethe-Parameters", _TEXT, description="base64url 
 DEADLINES = [
     _parameter("header", "Lethe-Start-Within", _NUMBER, description="Seconds; can only shorten the deadline."),
     _parameter("header", "Lethe-Finish-Within", _NUMBER, description="Seconds; can only shorten the deadline."),
+]
+TARGETS = [
+    _parameter(
+        "header", "Lethe-Notify-Webhook", _TEXT, description="An https URL that is told when the job has ended."
+    ),
+    _parameter(
+        "header", "Lethe-Notify-Push", _TEXT, description="`fcm:` or `apns:`, and the token of the phone to be told."
+    ),
 ]
 IDEMPOTENCY_KEY = _parameter(
     "header", "Idempotency-Key", _TEXT, required=True, description="1 to 255 characters; the same again: the same job."

@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException
 
 from broker.api.bodies import object_in
 from broker.api.deps import Caller, HttpRequest, Known, Seen, Wired
-from broker.api.submitting import answer_taken, refuse_two_lengths, seconds_in, stream_of
+from broker.api.submitting import TARGETS, answer_taken, refuse_two_lengths, seconds_in, stream_of, targets_in
 from broker.api.views import JobView
 from broker.errors import DeadlineTooShort, InvalidHeader, JobConflict, UploadIncomplete, UploadTooLarge
 from broker.forgetting import forget_frames
@@ -32,7 +32,7 @@ MAX_WITHIN_S = 1_000_000
 _QUOTED = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
 _MAX_KEY_CHARS = 255
-_FIELDS = frozenset({"operation", "parameters", "start_within_s", "finish_within_s"})
+_FIELDS = frozenset({"operation", "parameters", "start_within_s", "finish_within_s", *TARGETS})
 _ABSENT = object()
 _HEADERS = {"start_within_s": "Lethe-Start-Within", "finish_within_s": "Lethe-Finish-Within"}
 """What a PUT says in headers may stand in the JSON of a POST as well."""
@@ -143,6 +143,7 @@ def _submission(data: bytearray, request: HttpRequest, caller: Caller, key: str)
         content_length=None,
         start_within_s=_shortest(request, order, "start_within_s"),
         finish_within_s=_shortest(request, order, "finish_within_s"),
+        targets=targets_in(request, order),
     )
 
 

@@ -1,7 +1,8 @@
 """What requests that send a job have in common: the body as a stream, their limits, and the answer."""
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
 
 from litestar import Response
 from litestar.exceptions import HTTPException, InternalServerException
@@ -11,7 +12,15 @@ from broker.api.views import JobView, Pace, retry_after_s, show_job
 from broker.api.waiting import etag
 from broker.errors import InvalidHeader, UploadIncomplete
 from broker.jobs import Job
+from broker.notifications import Target, read_push, read_webhook
+from broker.parameters import invalid
 from broker.services import Services
+
+TARGETS: Final = {
+    "notify_webhook": ("Lethe-Notify-Webhook", read_webhook),
+    "notify_push": ("Lethe-Notify-Push", read_push),
+}
+"""Where somebody is to be told: the member of a POST's JSON, the header that says the same, and how it is read."""
 
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?")
 
@@ -30,6 +39,23 @@ def seconds_in(request: HttpRequest, name: str) -> float | None:
     if not _SECONDS.fullmatch(value):
         raise InvalidHeader(f"{name} is not a number of seconds", pointer=f"#/headers/{name}")
     return float(value)
+
+
+def targets_in(request: HttpRequest, order: Mapping[str, object] | None = None) -> tuple[Target, ...]:
+    """Read where somebody is to be told that the job has ended: in JSON, else in headers; raise what is wrong."""
+    found = [_target(request, order or {}, name) for name in TARGETS]
+    return tuple(target for target in found if target is not None)
+
+
+def _target(request: HttpRequest, order: Mapping[str, object], name: str) -> Target | None:
+    header, read = TARGETS[name]
+    if name not in order:
+        text = request.headers.get(header)
+        return None if text is None else read(text, pointer=f"#/headers/{header}")
+    text = order[name]
+    if not isinstance(text, str):
+        raise invalid(name, "is no text", at="#")
+    return read(text, pointer=f"#/{name}")
 
 
 async def stream_of(request: HttpRequest) -> AsyncGenerator[bytes, None]:

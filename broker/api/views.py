@@ -79,6 +79,8 @@ class NewJobView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameters: dict[str, Any] | UnsetType = UNSET
     start_within_s: float | UnsetType = UNSET
     finish_within_s: float | UnsetType = UNSET
+    notify_webhook: str | UnsetType = UNSET
+    notify_push: str | UnsetType = UNSET
 
 
 class VerdictView(msgspec.Struct, frozen=True, kw_only=True):

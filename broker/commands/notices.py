@@ -11,6 +11,7 @@ from broker.config import load_config
 from broker.notices.documents import HAS_LANGUAGES, Document, Format, document
 from broker.notices.facts import NoticeFacts, facts_of
 from broker.notices.texts import DEFAULT, LANGUAGES
+from broker.notifications import Channel
 from broker.store.database import Database
 from broker.store.notices import NoticeStore, StoredNotice
 from policies.registry import Policies, load_profile
@@ -25,10 +26,15 @@ from policies.registry import Policies, load_profile
 @click.option("--profile", envvar="LETHE_PROFILE", default="minimal", show_default=True, help="Under which policies.")
 @click.option("--blobs-url", envvar="LETHE_BLOBS_URL", default="file:///", help="Where ciphertext lies.")
 @click.option("--subject-key-file", envvar="LETHE_SUBJECT_KEY_FILE", default="", help="Where sign-ins are linked.")
+@click.option(
+    "--webhooks", envvar="LETHE_WEBHOOK_KEYS_FILE", default="", help="What signs webhooks, where some are sent."
+)
+@click.option("--fcm", envvar="LETHE_FCM_ACCOUNT_FILE", default="", help="By what account push is sent, where it is.")
+@click.option("--apns", envvar="LETHE_APNS_KEY_FILE", default="", help="By what key push is sent through Apple.")
 @click.option("--announce", is_flag=True, help="Announce the notice of these settings, before anything runs by them.")
 @click.option("--dsn", envvar="LETHE_POSTGRES_DSN", help="With --announce: which database.  [env: LETHE_POSTGRES_DSN]")
 @config_option
-def notice_command(  # noqa: PLR0913 - one for each option
+def notice_command(  # noqa: PLR0913 - an argument for each option
     *,
     form: str | None,
     language: str | None,
@@ -36,6 +42,9 @@ def notice_command(  # noqa: PLR0913 - one for each option
     profile: str,
     blobs_url: str,
     subject_key_file: str,
+    webhooks: str,
+    fcm: str,
+    apns: str,
     announce: bool,
     dsn: str | None,
     file: Path | None,
@@ -54,7 +63,11 @@ def notice_command(  # noqa: PLR0913 - one for each option
               lethe notice --announce --profile next.toml --config next-lethe.toml
     """
     policies = Policies(checked(load_profile, profile))
-    facts = facts_of(policies, checked(load_config, file), blobs_url=blobs_url, has_sign_in=bool(subject_key_file))
+    channels = [
+        channel for channel, named in ((Channel.WEBHOOK, webhooks), (Channel.FCM, fcm), (Channel.APNS, apns)) if named
+    ]
+    config, has_sign_in = checked(load_config, file), bool(subject_key_file)
+    facts = facts_of(policies, config, blobs_url=blobs_url, channels=channels, has_sign_in=has_sign_in)
     if announce:
         _announce(facts, dsn)
         return

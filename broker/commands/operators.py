@@ -1,8 +1,9 @@
-"""`lethe operator-key`: lets the app's own server in."""
+"""`lethe operator-key` lets the app's own server in; `lethe webhook-key` signs what it is told."""
 
 import click
 
 from broker.commands.endings import say
+from broker.notify.webhook_keys import new_keys
 from broker.operators import new_key
 
 
@@ -21,3 +22,18 @@ def operator_key_command(name: str) -> None:
         raise click.BadParameter("a name is one word of letters, digits and underscores")
     key, line = new_key(name)
     say(f"The key, which is kept nowhere:  {key}\nThe line for the file:           {line}")
+
+
+@click.command("webhook-key")
+def webhook_key_command() -> None:
+    """Make keys that sign webhooks: print them once, as lines for the file that LETHE_WEBHOOK_KEYS_FILE names.
+
+    A receiver checks one signature: with the first key, which both sides have, or with the public key of the second.
+
+    \b
+    Example:  lethe webhook-key
+    """
+    secret, private, public = new_keys()
+    say(f"Shared with the receiver (HMAC):  {secret}")
+    say(f"Private (Ed25519), for Lethe:     {private}")
+    say(f"Its public key, for receivers:    {public}")

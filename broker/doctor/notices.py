@@ -8,6 +8,7 @@ from broker.config import load_config
 from broker.doctor.findings import Finding, note, ok, warning
 from broker.errors import BrokerError
 from broker.notices.facts import NoticeFacts, facts_of
+from broker.notify.senders import channels_of
 from broker.settings import Settings
 from broker.store.database import Database
 from broker.store.notices import NoticeStore, StoredNotice
@@ -19,12 +20,9 @@ async def notices(settings: Settings) -> AsyncGenerator[Finding, None]:
     """Compare the settings with what was announced; what does not answer, or is wrong, is said elsewhere."""
     try:
         policies = Policies(load_profile(settings.profile))
-        facts = facts_of(
-            policies,
-            load_config(settings.config_path),
-            blobs_url=settings.blobs_url,
-            has_sign_in=bool(settings.subject_key_file),
-        )
+        config, has_sign_in = load_config(settings.config_path), bool(settings.subject_key_file)
+        channels = channels_of(settings)
+        facts = facts_of(policies, config, blobs_url=settings.blobs_url, channels=channels, has_sign_in=has_sign_in)
     except ConfigInvalid:
         return
     for finding in unnamed(facts):

@@ -79,6 +79,7 @@ def collected(facts: NoticeFacts) -> list[Collected]:
 def _of_devices(facts: NoticeFacts) -> list[Collected]:
     """A public key that an installation made is a device's id in the stores' sense, as the address for push is."""
     asked = [use for purpose, use in _DEVICE_USES.items() if purpose in facts.purposes]
+    asked = [Use.FUNCTION, *asked] if facts.has_push and Use.FUNCTION not in asked else asked
     why = ["a public key of each device, to which results are sealed"] if facts.are_outputs_sealed else []
     why += ["the address of the device for push notifications"] if asked else []
     if not why:

@@ -1,10 +1,12 @@
 """What a notice is made of: facts in no language, read from the profile, the providers and the place of the blobs."""
 
 import hashlib
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
+from broker.notifications import MAX_AGE_S, Channel, Kind
 from broker.operations import OPERATIONS, OutputKind
 from broker.routes import Config, OutsideProvider
 from policies.consent import Purpose
@@ -66,6 +68,9 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Where alone pictures may be; empty: anywhere."""
     has_sign_in: bool = False
     """Whether a sign-in of the app may be linked to a user."""
+    channels: tuple[Channel, ...] = ()
+    """By what somebody can be told that a job has ended."""
+    notifications_s: int = MAX_AGE_S
 
     @property
     def digest(self) -> bytes:
@@ -76,6 +81,11 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     def purposes(self) -> tuple[Purpose, ...]:
         """Everything that users are asked for."""
         return (*self.required, *self.optional)
+
+    @property
+    def has_push(self) -> bool:
+        """Whether phones are told that a job has ended."""
+        return any(channel.kind is Kind.PUSH for channel in self.channels)
 
     @property
     def are_outputs_kept(self) -> bool:
@@ -89,7 +99,12 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def facts_of(
-    policies: Policies, config: Config, *, blobs_url: str = "file:///", has_sign_in: bool = False
+    policies: Policies,
+    config: Config,
+    *,
+    blobs_url: str = "file:///",
+    channels: Sequence[Channel] = (),
+    has_sign_in: bool = False,
 ) -> NoticeFacts:
     """Read the facts; an operation counts when its route leads to somebody whom the profile allows."""
     profile = policies.profile
@@ -119,6 +134,7 @@ def facts_of(
         grace_s=profile.retention.grace_s if profile.retention.outputs is Outputs.UNTIL_DELIVERED else 0,
         regions=profile.disclosure.regions,
         has_sign_in=has_sign_in,
+        channels=tuple(channels),
     )
 
 

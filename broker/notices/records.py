@@ -9,6 +9,7 @@ from broker.notices.collected import results_kept
 from broker.notices.facts import NoticeFacts
 from broker.notices.registry import registry
 from broker.notices.texts import DEFAULT, texts_in
+from broker.notifications import Channel
 from policies.consent import Purpose
 
 MISSING = "*to be filled in: `[publisher]` of the profile*"
@@ -19,6 +20,11 @@ STORES = {
     "blob": "Blob store",
     "log": "Log",
     "metric": "Labels of figures",
+}
+TOLD = {
+    Channel.WEBHOOK: "the app's own server",
+    Channel.FCM: "Google (Firebase Cloud Messaging)",
+    Channel.APNS: "Apple",
 }
 _SETTING = re.compile(r"\b(outputs_for_s|records_for_s|idle_user_for_s)\b")
 
@@ -161,6 +167,14 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
         recipients=nobody,
         erased=f"{lasting(facts.records_for_s)} after the request was completed",
     )
+    if facts.channels:
+        yield Activity(
+            name="telling that a job has ended",
+            basis="consent (6(1)(a))" if Purpose.PUSH in facts.purposes else basis,
+            data="the address of a device or of the app's server, the number of the job and how it ended",
+            recipients=", ".join(TOLD[channel] for channel in facts.channels),
+            erased=f"once it was told, or switched off; at most {lasting(facts.notifications_s)}",
+        )
     for purpose in facts.optional:
         yield Activity(
             name=texts.purposes[purpose][0].lower(),

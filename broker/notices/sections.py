@@ -6,6 +6,7 @@ import msgspec
 
 from broker.notices.facts import NoticeFacts, Recipient
 from broker.notices.texts import Texts
+from broker.notifications import Channel
 from policies.consent import Purpose
 
 
@@ -64,6 +65,8 @@ class _Writer:
             "requests": True,
             "audit": True,
             "push": Purpose.PUSH in facts.purposes,
+            "push_given": facts.has_push and Purpose.PUSH not in facts.purposes,
+            "webhook": Channel.WEBHOOK in facts.channels,
             "analytics": Purpose.ANALYTICS in facts.purposes,
             "reports": True,
             "logs": True,
@@ -96,6 +99,7 @@ class _Writer:
             self._say("how_long", "hold"),
             self._say("how_long", "backups"),
             *([self._say("how_long", "credits")] if facts.has_credits else []),
+            *([self._say("how_long", "notified", lasting=lasting(facts.notifications_s))] if facts.channels else []),
             self._say("how_long", "counter", lasting=lasting(facts.counter_s)),
             self._say("how_long", "logs"),
         ]
@@ -106,8 +110,9 @@ class _Writer:
         items = [self._recipient(recipient) for recipient in facts.recipients]
         notes = ["receipts", "authorities"] if items else ["authorities"]
         stored = [] if facts.blob_store == "file" else [self._say("who_gets_it", "storage", store=facts.blob_store)]
+        told = [self._say("who_gets_it", name) for name in facts.channels]
         opening = self._say("who_gets_it", "intro" if items else "nobody")
-        return self._section("who_gets_it", opening, *stored, items=items, notes=notes)
+        return self._section("who_gets_it", opening, *stored, *told, items=items, notes=notes)
 
     def where(self) -> Section:
         facts = self._facts

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from broker.custody import NewCopy
 from broker.jobs import Output, StoredUpload
+from broker.notifications import Target
 
 Columns = tuple[list[object], ...]
 
@@ -51,3 +52,8 @@ def of_wrapped_keys(outputs: Sequence[Output]) -> Columns:
         [key.device_id for o in outputs for key in o.wrapped],
         [key.wrapped for o in outputs for key in o.wrapped],
     )
+
+
+def of_targets(targets: Sequence[Target]) -> Columns:
+    """Where somebody is told: channel, kind, target."""
+    return [t.channel for t in targets], [t.channel.kind for t in targets], [t.address for t in targets]

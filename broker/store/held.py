@@ -20,7 +20,7 @@ OF_USER = (
     *("accounts", "credit_entries", "consents", "devices", "links", "link_tokens", "sessions", "requests"),
     *("holds", "breach_users", "audit_events"),
 )
-OF_JOB = ("uploads", "outputs", "output_keys", "custody", "attempts", "receipts")
+OF_JOB = ("uploads", "outputs", "output_keys", "notifications", "custody", "attempts", "receipts")
 PAGE = 200
 JOBS_A_PAGE = 50
 
@@ -33,6 +33,7 @@ class HeldUser(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     created_on: Any
     last_seen_on: Any
+    muted: list[str]
     restricted_at: datetime | None
     erasing_at: datetime | None
 

@@ -6,6 +6,7 @@ import msgspec
 
 from broker.custody import What
 from broker.jobs import StoredUpload
+from broker.notifications import Target
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,7 @@ class Admission(msgspec.Struct, frozen=True, kw_only=True):
 
     uploads: tuple[StoredUpload, ...]
     fingerprint: bytes
+    targets: tuple[Target, ...] = ()
     start_within_s: float
     finish_within_s: float
 

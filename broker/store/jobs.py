@@ -81,6 +81,7 @@ class JobStore:
             admission.finish_within_s,
             [JobState.RECEIVING],
             *columns.of_uploads(admission.uploads),
+            *columns.of_targets(admission.targets),
         )
 
     async def claim(self, job_id: UUID, owner: UUID) -> Job | None:

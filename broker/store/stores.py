@@ -18,6 +18,7 @@ from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
 from broker.store.links import LinkStore
 from broker.store.notices import NoticeStore
+from broker.store.notifications import NotificationStore
 from broker.store.outputs import OutputStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
@@ -40,6 +41,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     links: LinkStore
     sessions: SessionStore
     receipts: ReceiptStore
+    notifications: NotificationStore
     notices: NoticeStore
     consents: ConsentStore
     credits: CreditStore
@@ -67,6 +69,7 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         links=LinkStore(database),
         sessions=SessionStore(database),
         receipts=ReceiptStore(database),
+        notifications=NotificationStore(database),
         notices=NoticeStore(database),
         consents=ConsentStore(database),
         credits=CreditStore(database),

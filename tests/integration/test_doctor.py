@@ -17,6 +17,7 @@ from broker.doctor.deployment import deployment
 from broker.doctor.findings import Finding, Level
 from broker.doctor.providers import hints_arrive, providers
 from broker.doctor.stores import stores
+from broker.notify.webhook_keys import new_keys
 from broker.settings import Settings
 from broker.wheels import MODEL_DIGESTS
 from tests.relay import SECRET_VARIABLE, replicate, route, settings_with
@@ -215,3 +216,20 @@ async def test_a_proxy_that_keeps_hints_back_is_found(up: UpProcess) -> None:
         found = await hints_arrive(client)
     assert found.level is Level.PROBLEM
     assert "/v1/hooks/ answers 404" in found.what
+
+
+def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Path) -> None:
+    """A file that is missing, holds no key or is open to others is a problem; without any, that is said."""
+    file = tmp_path / "webhook.keys"
+    named = msgspec.structs.replace(settings, webhook_keys_file=str(file))
+    assert any("LETHE_WEBHOOK_KEYS_FILE cannot be read" in what for what in problems(list(configuration(named))))
+    file.write_text("no key\n")
+    assert any("a line is whsec_" in what for what in problems(list(configuration(named))))
+    file.write_text("\n".join(new_keys()[:2]))
+    file.chmod(0o644)
+    assert any("webhook.keys can be read by others" in what for what in problems(list(configuration(named))))
+    file.chmod(0o600)
+    assert not problems(list(configuration(named)))
+    account = msgspec.structs.replace(settings, fcm_account_file=str(file))
+    assert any("no service account" in what for what in problems(list(configuration(account))))
+    assert any("nobody is told when a job ends" in finding.what for finding in configuration(settings))

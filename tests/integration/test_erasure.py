@@ -26,6 +26,8 @@ from tests.relay import emulated_replicate, ended, relaying, replicate, route, s
 from tests.stack import keyholder_of
 
 DUE = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at IS NOT NULL"
+TOLD = "INSERT INTO notifications (job_id, channel, target) SELECT id, 'webhook', 'https://app.example' FROM jobs"
+"""Somebody is to be told that each job has ended."""
 
 
 @pytest.fixture
@@ -132,11 +134,13 @@ async def test_a_provider_that_is_down_holds_up_nothing_of_ours(
             user = await minted(services)
             provider.next("delete", *[broken(500)] * 2)
             await ended(services, await sent(services, large(), user_id=user.user_id, token=user.token))
+            await run_sql(settings, TOLD)
 
             erased = await services.erasure.ask(user.token, user.user_id)
             assert erased.request.status is RequestStatus.IN_PROGRESS
             assert erased.request.destroyed_at is not None
             assert len(erased.receipts) == 1
+            assert (await count(settings, "jobs"), await count(settings, "notifications")) == (1, 0)
             assert (erased.request.expected_by - erased.request.received_at).total_seconds() > 3600
             assert await count(settings, "users", f"id = '{user.user_id}'") == 0
             assert not blobs(settings)

@@ -34,6 +34,7 @@ COMMANDS = (
     "notice",
     "profile",
     "operator-key",
+    "webhook-key",
     "audit",
     "hold",
     "remove-child",

@@ -90,3 +90,23 @@ def test_a_wrong_table_is_refused(table: str, reason: str) -> None:
         read_profile(profile_with(table))
     assert reason in str(caught.value)
     assert caught.value.line > 0
+
+
+@pytest.mark.parametrize(
+    ("table", "consents", "missing"),
+    [
+        ('optional = ["push"]', {"marketing"}, ("push",)),
+        ('optional = ["push"]', {"push"}, None),
+        ('required = ["push"]', set[str](), ("push",)),
+        ('required = ["processing"]\noptional = ["push"]', set[str](), ("processing", "push")),
+        ('optional = ["marketing"]', set[str](), None),
+    ],
+)
+def test_a_push_token_needs_consent_where_the_profile_asks(
+    table: str, consents: set[str], missing: tuple[str, ...] | None
+) -> None:
+    """The purpose is optional for a job, and required of one that is to end with a push."""
+    consent = read_profile(profile_with(table)).consent
+    wanting = consent.admit(Facts(operation="upscale", consents=frozenset(consents), wants_push=True))
+    assert (None if wanting is None else wanting.purposes) == missing
+    assert consent.allows_push(frozenset(consents)) is (not consent.is_push_asked or "push" in consents)

@@ -13,6 +13,7 @@ from broker.notices.facts import NoticeFacts, facts_of
 from broker.notices.markup import markdown, page
 from broker.notices.sections import prose, sections_of
 from broker.notices.texts import LANGUAGES, Texts, texts_in
+from broker.notifications import Channel
 from broker.operations import OPERATIONS
 from policies.consent import Purpose
 from policies.registry import Policies, load_profile, profile_names
@@ -74,7 +75,8 @@ def test_every_sentence_is_said_by_some_setting(language: str) -> None:
     more = msgspec.structs.replace(facts[1], recipients=(*kept, *seen), blob_store="s3")
     modes = [msgspec.structs.replace(facts[0], outputs=mode) for mode in ("until_delivered", "until_deleted")]
     sealed = msgspec.structs.replace(facts[0], are_outputs_sealed=True, regions=("Frankfurt",), has_sign_in=True)
-    whole = "\n".join(said(one, language) for one in (*facts, more, *modes, sealed))
+    told = msgspec.structs.replace(facts[0], channels=tuple(Channel))
+    whole = "\n".join(said(one, language) for one in (*facts, more, *modes, sealed, told))
     assert not re.search(r"[{}]", whole)
     for section, sentences in texts_in(language).sections.items():
         for name, sentence in sentences.items():
@@ -127,7 +129,7 @@ def test_every_call_that_a_notice_names_is_there() -> None:
     routes = {(str(verb), path) for handler in CLIENT_ROUTES for path in handler.paths for verb in handler.http_methods}
     for language in LANGUAGES:
         calls = re.findall(r"(GET|PUT|POST|DELETE) (/v1/[a-z/]+)", texts_in(language).sections["rights"]["calls"])
-        assert len(calls) == 7
+        assert len(calls) == 8
         assert set(calls) <= routes
 
 
@@ -255,3 +257,18 @@ def test_times_are_said_exactly(seconds: int, english: str, turkish: str) -> Non
     """In the largest unit that needs no fraction."""
     words: list[Texts] = [texts_in("en"), texts_in("tr")]
     assert [one.lasting(seconds) for one in words] == [english, turkish]
+
+
+def test_who_is_told_is_named_where_somebody_is() -> None:
+    """Where no key and no account is, not a word; else what is kept, how long, and who gets what."""
+    silent, words = said(facts_in_house()), ("Firebase", "app’s own server", "Addresses for notifications")
+    assert not any(word in silent for word in words)
+    assert "address of your device" not in silent
+    told = msgspec.structs.replace(facts_in_house(), channels=(Channel.WEBHOOK, Channel.FCM))
+    text = said(told)
+    assert all(word in text for word in words)
+    assert "where the app sends one with a job" in text
+    assert "at most 4 days" in text
+    asked = said(msgspec.structs.replace(facts_in_house(ASKING), channels=(Channel.FCM,)))
+    assert "for push notifications, if you agree to them" in asked
+    assert "for push notifications, where the app sends one" not in asked

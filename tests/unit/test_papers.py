@@ -16,6 +16,7 @@ from broker.notices.facts import COUNTER_S, NoticeFacts
 from broker.notices.records import schedule
 from broker.notices.registry import registry
 from broker.notices.texts import LANGUAGES
+from broker.notifications import Channel
 from tests.notices import facts_in_house, facts_outside
 
 PUSH = '[consent]\noptional = ["push", "marketing", "analytics"]'
@@ -223,3 +224,17 @@ def test_both_stores_have_a_word_for_everything() -> None:
     assert {apple.TYPES[kind][0] for kind in Kind} == APPLE_TYPES
     names = {name for names in google.TYPES.values() for name in names}
     assert set(google.NAMES.values()) <= names
+
+
+def test_the_papers_tell_of_notifications() -> None:
+    """A push token is a device's id for both stores, and an activity of the record, with who gets it."""
+    silent = facts_in_house()
+    told = msgspec.structs.replace(silent, channels=(Channel.FCM, Channel.WEBHOOK))
+    assert "DeviceID" not in declared(silent)
+    assert declared(told)["DeviceID"] == ["AppFunctionality"]
+    assert ticked(told, "PSL_DATA_TYPES_IDENTIFIERS") == {"PSL_DEVICE_ID"}
+    line = "telling that a job has ended"
+    assert line not in text_of(Format.ARTICLE_30, silent)
+    (row,) = [row for row in text_of(Format.ARTICLE_30, told).splitlines() if line in row]
+    assert "Google (Firebase Cloud Messaging), the app's own server" in row
+    assert "at most 4 days" in row

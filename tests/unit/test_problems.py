@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker import account_errors, consent_errors, device_errors, errors, form_errors, rights_errors
+from broker import account_errors, consent_errors, device_errors, errors, form_errors, notify_errors, rights_errors
 from broker.api.failures import FAILURES
 from broker.api.problems import FRAMEWORK_CODES
 from broker.settings import Settings
@@ -21,7 +21,7 @@ SETTING = re.compile(r"^\| `(LETHE_[A-Z_]+)` \| (.*?) \| .+ \|$", re.MULTILINE)
 
 
 def error_classes() -> list[type[errors.BrokerError]]:
-    modules = (errors, form_errors, account_errors, consent_errors, device_errors, rights_errors)
+    modules = (errors, form_errors, account_errors, consent_errors, device_errors, notify_errors, rights_errors)
     found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     return [value for value in found if issubclass(value, errors.BrokerError)]
 

@@ -104,6 +104,8 @@ WITH kept AS (
 ), notes AS (
     SELECT DISTINCT ON (job_id) job_id, note FROM receipts JOIN kept ON kept.id = receipts.job_id
     ORDER BY job_id, revision DESC
+), told AS (
+    DELETE FROM notifications USING kept WHERE notifications.job_id = kept.id
 ), made AS (
     DELETE FROM outputs USING kept WHERE outputs.job_id = kept.id
 ), given AS (

@@ -24,6 +24,9 @@ UNION ALL
 SELECT 'breach_users', count(*) FROM breach_users WHERE user_id = $1
 UNION ALL
 SELECT 'audit_events', count(*) FROM audit_events JOIN users ON users.subject = audit_events.subject WHERE users.id = $1
+UNION ALL
+SELECT 'notifications', count(*) FROM notifications JOIN jobs ON jobs.id = notifications.job_id
+WHERE jobs.user_id = $1
 
 -- name: job_states
 -- How many jobs of a user stand where.
@@ -31,7 +34,7 @@ SELECT state, count(*) AS jobs FROM jobs WHERE user_id = $1 GROUP BY state ORDER
 
 -- name: user
 -- The user: what counts is read anew each time.
-SELECT id, created_on, last_seen_on, restricted_at, erasing_at FROM users WHERE id = $1
+SELECT id, created_on, last_seen_on, muted, restricted_at, erasing_at FROM users WHERE id = $1
 
 -- name: accounts
 -- A user's account, where there is one: rows from the $2th on, $3 at most, as everywhere below.
@@ -111,6 +114,11 @@ FROM outputs WHERE job_id = ANY($1) ORDER BY job_id, n
 -- name: output_keys
 -- What opens sealed outputs, wrapped to each device.
 SELECT job_id, n, device_id, wrapped FROM output_keys WHERE job_id = ANY($1) ORDER BY job_id, n, device_id
+
+-- name: notifications
+-- Where somebody is told that a job has ended, while that has not been done.
+SELECT job_id, id, channel, target, tries, created_at, due_at
+FROM notifications WHERE job_id = ANY($1) ORDER BY job_id, channel
 
 -- name: custody
 -- Where copies are and were, and how each is known to be gone.

@@ -43,6 +43,12 @@ WITH job AS (
     SELECT job.id, new.n, new.what, new.blob, new.key_id, new.incarnation, new.media_type, new.size_bytes
     FROM job, unnest($9::int[], $10::text[], $11::text[], $12::bytea[], $13::bytea[], $14::text[], $15::bigint[])
               AS new (n, what, blob, key_id, incarnation, media_type, size_bytes)
+), told AS (
+    INSERT INTO notifications (job_id, channel, target)
+    SELECT job.id, new.channel, new.target
+    FROM job JOIN users ON users.id = job.user_id,
+         unnest($16::text[], $17::text[], $18::text[]) AS new (channel, kind, target)
+    WHERE new.kind <> ALL (users.muted)  -- what its user has switched off is not even kept
 ), released AS (
     UPDATE custody SET closed_at = now(), evidence = 'overwritten'
     FROM job
