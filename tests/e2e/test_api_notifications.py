@@ -111,7 +111,7 @@ async def test_a_repeated_request_tells_once(api: Api) -> None:
         ("webhook", "http://app.example/", "invalid_webhook"),
         ("webhook", "https://app.example:8443/", "invalid_webhook"),
         ("webhook", "hello there", "invalid_webhook"),
-        ("push", "apns", "invalid_push_token"),
+        ("push", "apns:kingfisher", "invalid_push_token"),
         ("push", "fcm:a b", "invalid_push_token"),
         ("push", "", "invalid_push_token"),
     ],

@@ -27,7 +27,7 @@ from broker.store.keys import OpenAnswer
 from broker.store.users import NewUser
 from tests.erasing import finished, minted, queued
 from tests.integration.test_holds import held
-from tests.lifecycle import blobs, count, eventually, rows_of, settled
+from tests.lifecycle import blobs, count, eventually, rows_of, run_sql, settled
 from tests.stack import DATA, Servers, keyholder_of, pretend_worker, running_services
 
 
@@ -248,3 +248,14 @@ async def test_who_was_erased_is_remembered_by_a_digest_alone(services: Services
     (name,) = await services.stores.blobs.marks(ERASED)
     assert len(name) == 64
     assert user.user_id not in name
+
+
+async def test_where_somebody_is_told_is_in_no_backup(settings: Settings, empty: str, tmp_path: Path) -> None:
+    """No URL or push token: nobody is told twice, and no token outlives its job in a file."""
+    file, after = tmp_path / "lethe.dump", msgspec.structs.replace(settings, postgres_dsn=empty)
+    async with running_services(settings) as services:
+        await queued(services, await minted(services))
+        await run_sql(settings, "INSERT INTO notifications (job_id, channel, target) SELECT id, 'fcm', 'tok' FROM jobs")
+        await back_up(place(settings), file, silent)
+    await restore(place(settings, dsn=empty), file, silent)
+    assert (await count(after, "jobs"), await count(after, "notifications")) == (1, 0)
