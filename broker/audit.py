@@ -2,7 +2,7 @@
 The vocabulary of the audit record: events, the batches in which they are sealed, and what shows that both are whole.
 
 A batch is a signed note (C2SP signed-note, as receipts are) of one line of JSON: the SHA-256 of its events, and that of
-the text of the batch before. Nothing here knows a user; an event names a `subject` that goes with the user's row.
+the text of the batch before. Nothing here knows a user; an event names a `pseudonym` that goes with the user's row.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     at: datetime
     event: str
-    subject: UUID | None
+    pseudonym: UUID | None
     job_id: UUID | None
     detail: str
 
@@ -67,7 +67,8 @@ class Broken(Exception):
 def digest(events: Sequence[Event]) -> str:
     """Return the SHA-256 of events in their order, in hex: a JSON array and a newline for each."""
     lines = (
-        (event.id, whole_seconds(event.at), event.event, event.subject, event.job_id, event.detail) for event in events
+        (event.id, whole_seconds(event.at), event.event, event.pseudonym, event.job_id, event.detail)
+        for event in events
     )
     return hashlib.sha256(b"".join(msgspec.json.encode(line) + b"\n" for line in lines)).hexdigest()
 

@@ -88,11 +88,11 @@ class _Operations(msgspec.Struct, frozen=True, kw_only=True):
 class Client:
     """One server, and one user once there is a token."""
 
-    def __init__(self, url: str, *, token: str = "") -> None:
+    def __init__(self, url: str, *, token: str = "", headers: Mapping[str, str] | None = None) -> None:
         # A proxy of the environment is for the world outside, never for this machine.
         is_local = urlsplit(url).hostname in LOOPBACK
         self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=not is_local)
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
 
     async def __aenter__(self) -> Self:
         return self

@@ -38,7 +38,7 @@ WITHHELD = (
         reason="names of operators: about others, and in the record of what was done",
     ),
     Withheld(
-        columns=("users.subject", "audit_events.subject"),
+        columns=("users.pseudonym", "audit_events.pseudonym"),
         reason="joins a user to the record of what was done: nobody else has it, so that it leads nowhere once erased",
     ),
     Withheld(

@@ -26,6 +26,19 @@ class Phone:
 
     @classmethod
     @asynccontextmanager
+    async def in_browser(
+        cls, url: str, report: Report, *, token: str, site: str = "same-origin"
+    ) -> AsyncGenerator[Self]:
+        """Exchange a token for the one cookie, and go on with that alone, from a page of this site or of another."""
+        async with Client(url, token=token) as once:
+            cookies = (await once.answer("POST", "/v1/me/session")).headers.get_list("set-cookie")
+        report.check(f"one cookie is set: {cookies[0].partition(';')[2].strip()}", len(cookies) == 1)
+        headers = {"Cookie": cookies[0].partition(";")[0], "Sec-Fetch-Site": site}
+        async with Client(url, headers=headers) as client:
+            yield cls(client, report, "the browser")
+
+    @classmethod
+    @asynccontextmanager
     async def at(cls, url: str, report: Report, *, name: str = "the phone", token: str = "") -> AsyncGenerator[Self]:
         """Start the app; it is nobody yet, or whoever has this token."""
         async with Client(url, token=token) as client:

@@ -1,6 +1,7 @@
 """What a journey is played on: a stack under one profile, its providers emulated, and phones of its user."""
 
 import contextlib
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from string import Template
@@ -65,15 +66,20 @@ async def stage(journey: Journey, directory: Path, output: Path, report: Report)
         providers = {one.name: one for one in [await exits.enter_async_context(one) for one in running]}
         report.step(f"Starting everything under the profile {journey.profile}")
         key, line = new_key("shop")
-        given = {**_settings(journey, providers, folders), "LETHE_OPERATOR_KEYS_FILE": _written(directory, line)}
+        given = {
+            **_settings(journey, providers, folders),
+            "LETHE_OPERATOR_KEYS_FILE": _written(directory, "operators", line),
+            "LETHE_SUBJECT_KEY_FILE": _written(directory, "subject.key", secrets.token_hex(32)),
+        }
         stack = await exits.enter_async_context(Stack(directory, report=report.say, given=given))
         evidence = await exits.enter_async_context(Evidence(stack.settings))
         yield Stage(stack=stack, evidence=evidence, report=report, providers=providers, operator_key=key, output=output)
 
 
-def _written(directory: Path, line: str) -> str:
+def _written(directory: Path, name: str, line: str) -> str:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = directory.absolute() / "operators"
+    file = directory.absolute() / name
+    file.touch(mode=0o600)
     file.write_text(f"{line}\n")
     return str(file)
 

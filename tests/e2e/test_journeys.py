@@ -46,6 +46,10 @@ CLAIMS = {
         "all 28 copies of what was sent are gone",
         "one order went to the provider, with 12 photos",
         "nothing in it says whose they are",
+        "one cookie is set: .*Secure; HttpOnly; SameSite=Strict",
+        "the phone hands on 4 keys; the browser shows the same portraits",
+        r"with the same cookie another site's page deletes nothing \(cross_site\)",
+        r"the browser is nobody any more \(unauthenticated\)",
         "everything is erased at once",
     ),
 }

@@ -73,6 +73,8 @@ async def test_rights_consents_devices_and_credits_are_in_the_record(services: S
     await stores.consents.record(user.user_id, Wish(notice=notice, withdraw=("processing",)))
     device = await stores.devices.add(user.user_id, Kem.X25519, bytes([9]) + bytes(31))
     await stores.devices.delete(user.user_id, device[0].id)
+    await stores.links.link(bytes(32), user.user_id)
+    await stores.links.unlink(bytes(32))
     await stores.credits.grant(user.user_id, 5, reference="order-1")
     await stores.requests.restrict(user.user_id, is_restricted=True)
     assert [event for event, _ in await said(services, user)][1:] == [
@@ -80,6 +82,8 @@ async def test_rights_consents_devices_and_credits_are_in_the_record(services: S
         "consent_withdrawn",
         "device_added",
         "device_removed",
+        "sign_in_linked",
+        "sign_in_unlinked",
         "credits_granted",
         "processing_restricted",
     ]
@@ -112,7 +116,7 @@ async def test_postgres_only_adds(services: Services, user: NewUser, settings: S
             "UPDATE audit_events SET detail = 'x' WHERE id = (SELECT last_id FROM audit_batches WHERE number = 1)",
             1,
         ),
-        ("UPDATE audit_events SET subject = gen_random_uuid() WHERE event = 'user_made'", 1),
+        ("UPDATE audit_events SET pseudonym = gen_random_uuid() WHERE event = 'user_made'", 1),
         ("DELETE FROM audit_events WHERE id = (SELECT last_id FROM audit_batches WHERE number = 1)", 1),
         ("DELETE FROM audit_events USING audit_batches WHERE number = 2 AND audit_events.id >= first_id", 2),
         (
@@ -220,15 +224,15 @@ async def test_events_go_at_their_time_and_the_chain_stays(
 async def test_what_stays_of_an_erased_user_leads_nowhere(
     services: Services, user: NewUser, settings: Settings
 ) -> None:
-    """Events stay and are verified; no other row of the database knows their subject or their job any more."""
+    """Events stay and are verified; no other row of the database knows their pseudonym or their job any more."""
     await sealed(services, user)
-    (row,) = await rows_of(settings, f"SELECT subject FROM users WHERE id = '{user.user_id}'")
+    (row,) = await rows_of(settings, f"SELECT pseudonym FROM users WHERE id = '{user.user_id}'")
     await services.erasure.ask(user.token, user.user_id)
     await services.sealing.once()
     assert await check(services) == 3
-    events = await rows_of(settings, f"SELECT event, job_id FROM audit_events WHERE subject = '{row['subject']}'")
+    events = await rows_of(settings, f"SELECT event, job_id FROM audit_events WHERE pseudonym = '{row['pseudonym']}'")
     assert {event["event"] for event in events} >= {"user_made", "copies_opened", "copies_closed", "user_erased"}
-    needles = [user.user_id, str(row["subject"]), *{str(event["job_id"]) for event in events if event["job_id"]}]
+    needles = [user.user_id, str(row["pseudonym"]), *{str(event["job_id"]) for event in events if event["job_id"]}]
     tables = await rows_of(settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     for (table,) in tables:
         for found in await rows_of(settings, f"SELECT r::text FROM {table} AS r"):

@@ -2,17 +2,17 @@
 -- sealed in batches, each a signed statement with the hash of the one before; deleted batch by batch at their time.
 
 -- Joins a user to events. It goes with the user's row, and what stays leads to nobody.
-ALTER TABLE users ADD COLUMN subject uuid NOT NULL DEFAULT gen_random_uuid();
+ALTER TABLE users ADD COLUMN pseudonym uuid NOT NULL DEFAULT gen_random_uuid();
 
 CREATE TABLE audit_events (
     id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at      timestamptz NOT NULL DEFAULT date_trunc('second', clock_timestamp()),
     event   text NOT NULL CHECK (event ~ '^[a-z_]{1,40}$'),
-    subject uuid,  -- null: nobody's, or of somebody who is gone
+    pseudonym uuid,  -- null: nobody's, or of somebody who is gone
     job_id  uuid,  -- our id of a job, which no client ever sees
     detail  text NOT NULL DEFAULT ''
 );
-CREATE INDEX audit_by_subject ON audit_events (subject, id);
+CREATE INDEX audit_by_pseudonym ON audit_events (pseudonym, id);
 
 CREATE TABLE audit_batches (
     number            bigint PRIMARY KEY CHECK (number > 0),
@@ -55,9 +55,9 @@ CREATE TRIGGER all_audit_batches_kept BEFORE TRUNCATE ON audit_batches
 -- looked up by keys, whatever the planner thinks of a transition table.
 CREATE FUNCTION audit_opened() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit_events (event, subject, job_id, detail)
+    INSERT INTO audit_events (event, pseudonym, job_id, detail)
     SELECT 'copies_opened',
-           (SELECT users.subject FROM jobs JOIN users ON users.id = jobs.user_id WHERE jobs.id = line.job_id),
+           (SELECT users.pseudonym FROM jobs JOIN users ON users.id = jobs.user_id WHERE jobs.id = line.job_id),
            line.job_id, string_agg(line.words, ' ' ORDER BY line.words)
     FROM (SELECT job_id, what || CASE WHEN domain = 'ours' THEN '/' || holder ELSE '@' || provider END
                          || CASE WHEN count(*) > 1 THEN '*' || count(*) ELSE '' END AS words
@@ -70,9 +70,9 @@ CREATE TRIGGER custody_opened_audited AFTER INSERT ON custody
 
 CREATE FUNCTION audit_closed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit_events (event, subject, job_id, detail)
+    INSERT INTO audit_events (event, pseudonym, job_id, detail)
     SELECT 'copies_closed',
-           (SELECT users.subject FROM jobs JOIN users ON users.id = jobs.user_id WHERE jobs.id = line.job_id),
+           (SELECT users.pseudonym FROM jobs JOIN users ON users.id = jobs.user_id WHERE jobs.id = line.job_id),
            line.job_id, string_agg(line.words, ' ' ORDER BY line.words)
     FROM (SELECT after.job_id,
                  after.what || CASE WHEN after.domain = 'ours' THEN '/' || after.holder ELSE '@' || after.provider END
@@ -89,10 +89,10 @@ CREATE TRIGGER custody_closed_audited AFTER UPDATE ON custody
 -- A copy that was expected at a provider and never made; rows that go with their job are told of with it.
 CREATE FUNCTION audit_withdrawn() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit_events (event, subject, job_id, detail)
-    SELECT 'copies_withdrawn', users.subject, jobs.id, string_agg(DISTINCT gone.what || '@' || gone.provider, ' ')
+    INSERT INTO audit_events (event, pseudonym, job_id, detail)
+    SELECT 'copies_withdrawn', users.pseudonym, jobs.id, string_agg(DISTINCT gone.what || '@' || gone.provider, ' ')
     FROM gone JOIN jobs ON jobs.id = gone.job_id LEFT JOIN users ON users.id = jobs.user_id
-    GROUP BY users.subject, jobs.id;
+    GROUP BY users.pseudonym, jobs.id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER custody_withdrawn_audited AFTER DELETE ON custody
@@ -101,8 +101,8 @@ CREATE TRIGGER custody_withdrawn_audited AFTER DELETE ON custody
 -- Records of jobs that are deleted, counted: at their time, by an erasure, or of an upload that was never whole.
 CREATE FUNCTION audit_forgotten() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit_events (event, subject, detail)
-    SELECT CASE WHEN gone.state = 'receiving' THEN 'upload_discarded' ELSE 'records_deleted' END, users.subject, count(*)
+    INSERT INTO audit_events (event, pseudonym, detail)
+    SELECT CASE WHEN gone.state = 'receiving' THEN 'upload_discarded' ELSE 'records_deleted' END, users.pseudonym, count(*)
     FROM gone LEFT JOIN users ON users.id = gone.user_id
     GROUP BY 1, 2;
     RETURN NULL;
@@ -113,13 +113,13 @@ CREATE TRIGGER jobs_forgotten_audited AFTER DELETE ON jobs
 CREATE FUNCTION audit_user() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        INSERT INTO audit_events (event, subject)
-        VALUES (CASE WHEN OLD.erasing_at IS NULL THEN 'user_deleted' ELSE 'user_erased' END, OLD.subject);
+        INSERT INTO audit_events (event, pseudonym)
+        VALUES (CASE WHEN OLD.erasing_at IS NULL THEN 'user_deleted' ELSE 'user_erased' END, OLD.pseudonym);
     ELSIF TG_OP = 'INSERT' THEN
-        INSERT INTO audit_events (event, subject) VALUES ('user_made', NEW.subject);
+        INSERT INTO audit_events (event, pseudonym) VALUES ('user_made', NEW.pseudonym);
     ELSE
-        INSERT INTO audit_events (event, subject)
-        VALUES (CASE WHEN NEW.restricted_at IS NULL THEN 'restriction_lifted' ELSE 'processing_restricted' END, NEW.subject);
+        INSERT INTO audit_events (event, pseudonym)
+        VALUES (CASE WHEN NEW.restricted_at IS NULL THEN 'restriction_lifted' ELSE 'processing_restricted' END, NEW.pseudonym);
     END IF;
     RETURN NULL;
 END $$;
@@ -202,9 +202,9 @@ BEGIN
                                             coalesce(to_jsonb(about) ->> 'ended_by', to_jsonb(about) ->> 'confirmed_by',
                                                      to_jsonb(about) ->> 'proposed_by'))
             END;
-    -- A device that goes with its user is told of with the user.
-    INSERT INTO audit_events (event, subject, detail)
-    SELECT TG_ARGV[0], subject, coalesce(said, '')
+    -- A device or a link that goes with its user is told of with the user.
+    INSERT INTO audit_events (event, pseudonym, detail)
+    SELECT TG_ARGV[0], pseudonym, coalesce(said, '')
     FROM (SELECT 1) AS one LEFT JOIN users ON users.id = about.user_id
     WHERE TG_OP <> 'DELETE' OR users.id IS NOT NULL;
     RETURN NULL;
@@ -217,6 +217,10 @@ CREATE TRIGGER device_added_audited AFTER INSERT ON devices
     FOR EACH ROW EXECUTE FUNCTION audit_of_user('device_added');
 CREATE TRIGGER device_removed_audited AFTER DELETE ON devices
     FOR EACH ROW EXECUTE FUNCTION audit_of_user('device_removed');
+CREATE TRIGGER sign_in_linked_audited AFTER INSERT ON links
+    FOR EACH ROW EXECUTE FUNCTION audit_of_user('sign_in_linked');
+CREATE TRIGGER sign_in_unlinked_audited AFTER DELETE ON links
+    FOR EACH ROW EXECUTE FUNCTION audit_of_user('sign_in_unlinked');
 CREATE TRIGGER credits_granted_audited AFTER INSERT ON credit_entries
     FOR EACH ROW WHEN (NEW.kind = 'granted') EXECUTE FUNCTION audit_of_user('credits_granted');
 -- An export is a request for access or portability: there is no other way to one.
@@ -235,10 +239,10 @@ CREATE TRIGGER hold_ended_audited AFTER UPDATE OF ended_at ON holds
 -- What opens outputs, wrapped to devices.
 CREATE FUNCTION audit_wrapped() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit_events (event, subject, job_id, detail)
-    SELECT 'outputs_wrapped', users.subject, jobs.id, count(*)
+    INSERT INTO audit_events (event, pseudonym, job_id, detail)
+    SELECT 'outputs_wrapped', users.pseudonym, jobs.id, count(*)
     FROM wrapped JOIN jobs ON jobs.id = wrapped.job_id LEFT JOIN users ON users.id = jobs.user_id
-    GROUP BY users.subject, jobs.id;
+    GROUP BY users.pseudonym, jobs.id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER outputs_wrapped_audited AFTER INSERT ON output_keys
@@ -282,8 +286,8 @@ CREATE TRIGGER breach_audited AFTER INSERT ON breaches FOR EACH ROW EXECUTE FUNC
 
 CREATE FUNCTION audit_concerned() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit_events (event, subject)
-    SELECT TG_ARGV[0], users.subject FROM concerned JOIN users ON users.id = concerned.user_id;
+    INSERT INTO audit_events (event, pseudonym)
+    SELECT TG_ARGV[0], users.pseudonym FROM concerned JOIN users ON users.id = concerned.user_id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER breach_noted_audited AFTER INSERT ON breach_users

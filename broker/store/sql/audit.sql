@@ -1,13 +1,13 @@
 -- name: output_served
 -- An output is about to be sent: number, and what of it.
-INSERT INTO audit_events (event, subject, job_id, detail)
-SELECT 'output_served', users.subject, jobs.id, $2
+INSERT INTO audit_events (event, pseudonym, job_id, detail)
+SELECT 'output_served', users.pseudonym, jobs.id, $2
 FROM jobs LEFT JOIN users ON users.id = jobs.user_id WHERE jobs.id = $1
 
 -- name: of_user
 -- What was done to a user's data, newest first, before an event; jobs by the id that the user knows, while there is a record.
 SELECT event.id, event.at, event.event, jobs.public_id AS job, event.detail
-FROM users JOIN audit_events AS event ON event.subject = users.subject LEFT JOIN jobs ON jobs.id = event.job_id
+FROM users JOIN audit_events AS event ON event.pseudonym = users.pseudonym LEFT JOIN jobs ON jobs.id = event.job_id
 WHERE users.id = $1 AND ($2::bigint IS NULL OR event.id < $2)
 ORDER BY event.id DESC
 LIMIT $3
@@ -37,7 +37,7 @@ WHERE number > $1 ORDER BY number LIMIT $2
 
 -- name: events
 -- Events between two ids, in their order.
-SELECT id, at, event, subject, job_id, detail FROM audit_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3
+SELECT id, at, event, pseudonym, job_id, detail FROM audit_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3
 
 -- name: add_batch
 -- The next batch.

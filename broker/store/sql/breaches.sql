@@ -5,7 +5,7 @@ WITH concerned AS (
     WHERE $5::timestamptz IS NULL
        OR EXISTS (SELECT FROM jobs WHERE jobs.user_id = users.id AND jobs.created_at < $6
                                      AND coalesce(jobs.finalized_at, now()) >= $5)
-       OR EXISTS (SELECT FROM audit_events WHERE audit_events.subject = users.subject AND at >= $5 AND at < $6)
+       OR EXISTS (SELECT FROM audit_events WHERE audit_events.pseudonym = users.pseudonym AND at >= $5 AND at < $6)
 ), breach AS (
     INSERT INTO breaches (id, operator, aware_at, facts, since, until, concerned)
     SELECT $1, $2, $3, $4, $5, $6, count(*) FROM concerned

@@ -23,7 +23,7 @@ SELECT 'holds', count(*) FROM holds WHERE user_id = $1
 UNION ALL
 SELECT 'breach_users', count(*) FROM breach_users WHERE user_id = $1
 UNION ALL
-SELECT 'audit_events', count(*) FROM audit_events JOIN users ON users.subject = audit_events.subject WHERE users.id = $1
+SELECT 'audit_events', count(*) FROM audit_events JOIN users ON users.pseudonym = audit_events.pseudonym WHERE users.id = $1
 UNION ALL
 SELECT 'notifications', count(*) FROM notifications JOIN jobs ON jobs.id = notifications.job_id
 WHERE jobs.user_id = $1
@@ -87,7 +87,7 @@ WHERE user_id = $1 ORDER BY breach.declared_at, breach_id OFFSET $2 LIMIT $3
 -- name: audit_events
 -- What was done to a user's data, oldest first; the job by the id that the user knows.
 SELECT event.at, event.event, jobs.public_id AS job, event.detail
-FROM users JOIN audit_events AS event ON event.subject = users.subject LEFT JOIN jobs ON jobs.id = event.job_id
+FROM users JOIN audit_events AS event ON event.pseudonym = users.pseudonym LEFT JOIN jobs ON jobs.id = event.job_id
 WHERE users.id = $1
 ORDER BY event.id OFFSET $2 LIMIT $3
 
