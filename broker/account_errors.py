@@ -2,16 +2,18 @@
 What may be wrong with an account, or with whoever asks on an app's behalf.
 
 * NotAllowed
-  x OperatorKeyRequired, SecondOperatorRequired, CreditsRequired
+  x OperatorKeyRequired, SecondOperatorRequired, CreditsRequired, CrossSite
 * Missing
-  x UserNotFound, HoldNotFound, BreachNotFound
+  x UserNotFound, LinkNotFound, HoldNotFound, BreachNotFound
 * Conflict
-  x HoldConflict
+  x SubjectLinked, HoldConflict
+* BrokerError
+  x LinksNotSetUp
 """
 
 from http import HTTPStatus
 
-from broker.errors import Conflict, Missing, NotAllowed
+from broker.errors import BrokerError, Conflict, Missing, NotAllowed
 
 
 class OperatorKeyRequired(NotAllowed):
@@ -56,3 +58,28 @@ class HoldConflict(Conflict):
     """The hold was confirmed by somebody else, has ended, or was not confirmed in time; propose another one."""
 
     code = "hold_conflict"
+
+
+class CrossSite(NotAllowed):
+    """A session cookie counts only in requests that a page of this very origin sends."""
+
+    code = "cross_site"
+
+
+class LinkNotFound(Missing):
+    """This subject is linked to no user."""
+
+    code = "link_not_found"
+
+
+class SubjectLinked(Conflict):
+    """This subject is linked to another user; ask for a token of that one, or end the link."""
+
+    code = "subject_linked"
+
+
+class LinksNotSetUp(BrokerError):
+    """This server links no sign-ins: LETHE_SUBJECT_KEY_FILE names no key."""
+
+    code = "links_not_set_up"
+    status = HTTPStatus.NOT_IMPLEMENTED

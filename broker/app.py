@@ -28,6 +28,7 @@ from broker.api.health import get_live, get_ready
 from broker.api.holds import confirm_hold, end_hold, list_holds, propose_hold, remove_child
 from broker.api.hooks import take_hint
 from broker.api.jobs import delete_job, get_job, get_receipt, list_jobs, put_job
+from broker.api.links import give_token, link_subject, unlink_subject
 from broker.api.methods import answer_options
 from broker.api.notices import get_notice
 from broker.api.notifications import get_notifications, put_notifications
@@ -50,6 +51,7 @@ from broker.api.rights import (
 )
 from broker.api.sealed import get_thumbnail, list_output_keys, put_output_key
 from broker.api.serving import Disclosures
+from broker.api.sessions import begin_session, end_session
 from broker.api.telemetry import take_report
 from broker.api.users import create_user
 from broker.api.views import Pace
@@ -60,6 +62,7 @@ from broker.operators import OperatorKeys
 from broker.services import Services, open_services
 from broker.settings import Settings, SettingsInvalid
 from broker.store.processes import Facts
+from broker.subjects import Subjects
 
 log = structlog.get_logger()
 
@@ -68,6 +71,8 @@ KEEP_ALIVE_S = 75
 
 CLIENT_ROUTES: list[HTTPRouteHandler] = [
     create_user,
+    begin_session,
+    end_session,
     put_job,
     post_job,
     get_job,
@@ -120,6 +125,9 @@ OPERATOR_ROUTES: list[HTTPRouteHandler] = [
     remove_child,
     declare_breach,
     get_breach,
+    link_subject,
+    give_token,
+    unlink_subject,
 ]
 
 
@@ -135,7 +143,8 @@ def create_app(services: Services, *, closing: asyncio.Event, disclosures: Discl
 def create_operator_app(services: Services) -> ASGIApp:
     """Make the application that operators talk to."""
     operators = OperatorKeys(services.settings.operator_keys_file)
-    return _edged(services, OPERATOR_ROUTES, {"services": _constant(services), "operators": _constant(operators)})
+    values = {"services": services, "operators": operators, "subjects": Subjects(services.settings.subject_key_file)}
+    return _edged(services, OPERATOR_ROUTES, {name: _constant(value) for name, value in values.items()})
 
 
 async def serve(settings: Settings, *, guard: Guard) -> None:

@@ -27,8 +27,11 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
 
 WITHHELD = (
     Withheld(
-        columns=("users.token_hash", "jobs.fingerprint", "attempts.hook_hash"),
-        reason="recognises a token or a repeated request, by a digest that says nothing else",
+        columns=(
+            *("users.token_hash", "jobs.fingerprint", "attempts.hook_hash", "links.subject", "link_tokens.hash"),
+            *("link_tokens.subject", "sessions.hash", "sessions.subject"),
+        ),
+        reason="recognises a token, a sign-in or a repeated request, by a digest that says nothing else",
     ),
     Withheld(
         columns=("requests.operator", "holds.proposed_by", "holds.confirmed_by", "holds.ended_by"),

@@ -49,18 +49,26 @@ class Noticeboard:
         *,
         blobs_url: str,
         channels: Sequence[Channel] = (),
+        has_sign_in: bool = False,
     ) -> None:
         self._notices = notices
         self._policies = policies
         self._config = config
         self._blobs_url = blobs_url
+        self._has_sign_in = has_sign_in
         self._channels = channels
         self._changed = asyncio.Event()
 
     @property
     def facts(self) -> NoticeFacts:
         """What is so at this moment."""
-        return facts_of(self._policies, self._config.current, blobs_url=self._blobs_url, channels=self._channels)
+        return facts_of(
+            self._policies,
+            self._config.current,
+            blobs_url=self._blobs_url,
+            channels=self._channels,
+            has_sign_in=self._has_sign_in,
+        )
 
     async def publish(self, *, though_in_force: bool = False) -> Notice | None:
         """Announce what is so at this moment, where nobody has yet; the new notice, or None."""

@@ -209,7 +209,12 @@ def _wire(
         fleet=fleet,
         watch=watch,
         noticeboard=Noticeboard(
-            stores.notices, policies, config, blobs_url=settings.blobs_url, channels=channels_of(settings)
+            stores.notices,
+            policies,
+            config,
+            blobs_url=settings.blobs_url,
+            channels=channels_of(settings),
+            has_sign_in=bool(settings.subject_key_file),
         ),
         purges=purges,
         settler=settler,

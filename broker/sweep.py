@@ -39,6 +39,8 @@ class Sweep:
         self._outputs = stores.outputs
         self._processes = stores.processes
         self._users = stores.users
+        self._links = stores.links
+        self._sessions = stores.sessions
         self._blobs = stores.blobs
         self._attempts = stores.attempts
         self._requests = stores.requests
@@ -76,6 +78,8 @@ class Sweep:
         orphaned = await self._attempts.orphaned(after_s=ORPHANED_AFTER_S)
         await self._all([self._purges.go_on(attempt) for attempt in orphaned])
         await self._users.forget_idle(idle_for_s=self._retention.idle_user_for_s)
+        await self._links.forget_tokens(idle_for_s=self._retention.idle_user_for_s)
+        await self._sessions.forget()
         await self._notifications.forget()
         await self._requests.forget(records_for_s=self._retention.records_for_s)
         await self._audit.delete_old()

@@ -41,7 +41,7 @@ class GrantView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     user_id: Annotated[str, msgspec.Meta(max_length=64)]
     credits: Annotated[int, msgspec.Meta(ge=1, le=MOST)]
-    reference: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern="^[A-Za-z0-9._:-]+$")]
+    reference: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+\Z")]
 
 
 class BalanceView(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from broker.api.openapi_parts import (
     raw,
     ref,
 )
+from broker.api.openapi_sign_in import SIGN_IN_VIEWS, session_path
 from broker.api.operations import OperationListView
 from broker.api.privacy import ReceiptKeysView
 from broker.api.problems import Problem
@@ -58,7 +59,7 @@ from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 SHOWN = [
     *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
     *(NoticePairView, ConsentsView, NewConsentsView, NotificationsView),
-    *GALLERY_VIEWS,
+    *(*GALLERY_VIEWS, *SIGN_IN_VIEWS),
     AppReportView,
     AuditPageView,
     *(MeView, ErasedView, RequestView, RequestListView, RestrictionView, NewRestrictionView, ObjectionView),
@@ -73,7 +74,8 @@ _FORM: Json = {
 
 _DESCRIPTION = (
     "An async job broker for AI image apps: no upload outlives its job. Every status and code is an open set; what is "
-    "absent is absent, never null; times are UTC in whole seconds; errors are RFC 9457 problem details."
+    "absent is absent, never null; times are UTC in whole seconds; errors are RFC 9457 problem details. Where a bearer "
+    "token is asked for, a browser may have the cookie of a session instead: POST /v1/me/session."
 )
 
 
@@ -183,7 +185,7 @@ def _mine() -> Json:
     credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
     done = {"200": answer("What was done, newest first.", AuditPageView), **problems(400, 401, 422, 503)}
     audit = operation("listAudit", "List what was done to your data", done, [LIMIT, CURSOR])
-    mine = {"/v1/me/credits": {"get": credit}, "/v1/me/audit": {"get": audit}}
+    mine = {"/v1/me/credits": {"get": credit}, "/v1/me/audit": {"get": audit}, "/v1/me/session": session_path()}
     return {**mine, "/v1/me/consents": _consents(), "/v1/me/notifications": _notifications(), **_rights()}
 
 

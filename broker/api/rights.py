@@ -11,7 +11,7 @@ from litestar.response import Stream
 from msgspec import UNSET, UnsetType
 
 from broker.api.bodies import read_object
-from broker.api.deps import HttpRequest, Known, Wired, bearer_token
+from broker.api.deps import HttpRequest, Known, Wired, credential_of, find_user
 from broker.api.views import Moment, moment, whole_second
 from broker.consents import Wish
 from broker.custody import Evidence
@@ -139,9 +139,10 @@ async def get_me(services: Wired, caller: Known) -> Response[MeView]:
 @delete("/v1/me", status_code=200)
 async def delete_me(request: HttpRequest, services: Wired) -> Response[ErasedView]:
     """Erase the user; asked again, also when the user is gone, the answer is the same request."""
-    token = bearer_token(request)
-    erased = await services.erasure.ask(token, await services.stores.users.find(token))
-    services.stores.users.forget(token)
+    credential = credential_of(request)
+    user = await find_user(services, credential)
+    erased = await services.erasure.ask(credential.secret, user.user_id if user else None)
+    services.stores.users.forget_all()
     is_done = erased.request.destroyed_at is not None
     view = ErasedView(
         request=await show_request(services, erased.request),

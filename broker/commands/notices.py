@@ -25,6 +25,7 @@ from policies.registry import Policies, load_profile
 @click.option("--out", type=FOLDER, help="Write files into this folder instead of one document to the terminal.")
 @click.option("--profile", envvar="LETHE_PROFILE", default="minimal", show_default=True, help="Under which policies.")
 @click.option("--blobs-url", envvar="LETHE_BLOBS_URL", default="file:///", help="Where ciphertext lies.")
+@click.option("--subject-key-file", envvar="LETHE_SUBJECT_KEY_FILE", default="", help="Where sign-ins are linked.")
 @click.option(
     "--webhooks", envvar="LETHE_WEBHOOK_KEYS_FILE", default="", help="What signs webhooks, where some are sent."
 )
@@ -40,6 +41,7 @@ def notice_command(  # noqa: PLR0913 - an argument for each option
     out: Path | None,
     profile: str,
     blobs_url: str,
+    subject_key_file: str,
     webhooks: str,
     fcm: str,
     apns: str,
@@ -64,7 +66,8 @@ def notice_command(  # noqa: PLR0913 - an argument for each option
     channels = [
         channel for channel, named in ((Channel.WEBHOOK, webhooks), (Channel.FCM, fcm), (Channel.APNS, apns)) if named
     ]
-    facts = facts_of(policies, checked(load_config, file), blobs_url=blobs_url, channels=channels)
+    config, has_sign_in = checked(load_config, file), bool(subject_key_file)
+    facts = facts_of(policies, config, blobs_url=blobs_url, channels=channels, has_sign_in=has_sign_in)
     if announce:
         _announce(facts, dsn)
         return

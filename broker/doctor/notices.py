@@ -20,8 +20,9 @@ async def notices(settings: Settings) -> AsyncGenerator[Finding, None]:
     """Compare the settings with what was announced; what does not answer, or is wrong, is said elsewhere."""
     try:
         policies = Policies(load_profile(settings.profile))
-        config = load_config(settings.config_path)
-        facts = facts_of(policies, config, blobs_url=settings.blobs_url, channels=channels_of(settings))
+        config, has_sign_in = load_config(settings.config_path), bool(settings.subject_key_file)
+        channels = channels_of(settings)
+        facts = facts_of(policies, config, blobs_url=settings.blobs_url, channels=channels, has_sign_in=has_sign_in)
     except ConfigInvalid:
         return
     for finding in unnamed(facts):

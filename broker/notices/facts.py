@@ -66,6 +66,8 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How long results stay after they were delivered, where that ends them."""
     regions: tuple[str, ...] = ()
     """Where alone pictures may be; empty: anywhere."""
+    has_sign_in: bool = False
+    """Whether a sign-in of the app may be linked to a user."""
     channels: tuple[Channel, ...] = ()
     """By what somebody can be told that a job has ended."""
     notifications_s: int = MAX_AGE_S
@@ -97,7 +99,12 @@ class NoticeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def facts_of(
-    policies: Policies, config: Config, *, blobs_url: str = "file:///", channels: Sequence[Channel] = ()
+    policies: Policies,
+    config: Config,
+    *,
+    blobs_url: str = "file:///",
+    channels: Sequence[Channel] = (),
+    has_sign_in: bool = False,
 ) -> NoticeFacts:
     """Read the facts; an operation counts when its route leads to somebody whom the profile allows."""
     profile = policies.profile
@@ -126,6 +133,7 @@ def facts_of(
         are_outputs_sealed=profile.retention.sealed,
         grace_s=profile.retention.grace_s if profile.retention.outputs is Outputs.UNTIL_DELIVERED else 0,
         regions=profile.disclosure.regions,
+        has_sign_in=has_sign_in,
         channels=tuple(channels),
     )
 

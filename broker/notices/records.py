@@ -118,10 +118,18 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
     yield Activity(
         name="running and showing jobs",
         basis=basis,
-        data="random user id, hash of its token, records of jobs without content",
+        data="random user id, hash of its token, hashes of browsers' sessions, records of jobs without content",
         recipients=nobody,
         erased=f"records: {lasting(facts.records_for_s)} after the job; ids: {lasting(facts.idle_user_for_s)} unused",
     )
+    if facts.has_sign_in:
+        yield Activity(
+            name="letting signed-in users in on further devices",
+            basis=basis,
+            data="a keyed hash of the app's own number of a sign-in, hashes of tokens",
+            recipients=nobody,
+            erased="with the user id, or before at the app's word",
+        )
     if facts.are_outputs_sealed:
         yield Activity(
             name="sealing results to devices of their user",

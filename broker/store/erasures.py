@@ -34,11 +34,15 @@ class ErasureStore:
         """
         Mark the user, who gets nothing new done from now on, and keep the request; None without such a user.
 
-        With an operator it is because the user is a child.
+        Whoever asks on another device gets the request that is open already: the lock of the mark lets one begin. An
+        operator erases who is known to be a child.
         """
         ground = Ground.CHILD if operator else Ground.ASKED
         values = (request_id, user_id, EXPECTED_S, answer_within_days, LEASE_S, ground, operator)
-        row = await self._database.row(SQL["begin"], *values)
+        async with self._database.connection() as connection, connection.transaction():
+            if await connection.fetchrow(SQL["mark"], user_id) is None:
+                return None
+            row = await connection.fetchrow(SQL["begin"], *values)
         return None if row is None else msgspec.convert(dict(row), Request)
 
     async def of_child(self, user_id: str) -> UUID | None:

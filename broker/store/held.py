@@ -16,7 +16,10 @@ from broker.store.database import Database
 from broker.store.files import statements
 
 SQL = statements("held")
-OF_USER = ("accounts", "credit_entries", "consents", "devices", "requests", "holds", "breach_users", "audit_events")
+OF_USER = (
+    *("accounts", "credit_entries", "consents", "devices", "links", "link_tokens", "sessions", "requests"),
+    *("holds", "breach_users", "audit_events"),
+)
 OF_JOB = ("uploads", "outputs", "output_keys", "notifications", "custody", "attempts", "receipts")
 PAGE = 200
 JOBS_A_PAGE = 50

@@ -16,12 +16,14 @@ from broker.store.held import HeldStore
 from broker.store.holds import HoldStore
 from broker.store.jobs import JobStore
 from broker.store.keyholders import Keyholders
+from broker.store.links import LinkStore
 from broker.store.notices import NoticeStore
 from broker.store.notifications import NotificationStore
 from broker.store.outputs import OutputStore
 from broker.store.processes import ProcessStore
 from broker.store.receipts import ReceiptStore
 from broker.store.requests import RequestStore
+from broker.store.sessions import SessionStore
 from broker.store.users import UserStore
 
 
@@ -36,6 +38,8 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     devices: DeviceStore
     processes: ProcessStore
     users: UserStore
+    links: LinkStore
+    sessions: SessionStore
     receipts: ReceiptStore
     notifications: NotificationStore
     notices: NoticeStore
@@ -62,6 +66,8 @@ def make_stores(database: Database, keys: Keyholders, blobs: BlobStore) -> Store
         devices=DeviceStore(database),
         processes=ProcessStore(database),
         users=UserStore(database),
+        links=LinkStore(database),
+        sessions=SessionStore(database),
         receipts=ReceiptStore(database),
         notifications=NotificationStore(database),
         notices=NoticeStore(database),

@@ -48,14 +48,14 @@ async def test_everybody_concerned_is_told(broker: Api, operators: Operators, se
     record = declared.json()
     assert (declared.status_code, record["users_told"]) == (201, 0)
     assert record["users_concerned"] == await count(settings, "users") >= 2
-    broker.services.stores.users.forget(broker.token)  # what this process remembers for five seconds
+    broker.services.stores.users.forget_all()  # what this process remembers for five seconds
 
     assert (await broker.get("/v1/jobs")).headers["lethe-breach"] == record["id"]
     assert (await broker.get("/v1/me/credits")).headers["lethe-breach"] == record["id"]
     (shown,) = (await broker.get("/v1/me")).json()["breaches"]
     assert (shown["nature"], shown["measures"]) == (FACTS["nature"], FACTS["measures"])
     assert "data" not in shown
-    broker.services.stores.users.forget(broker.token)
+    broker.services.stores.users.forget_all()
     assert "lethe-breach" not in (await broker.get("/v1/jobs")).headers  # it was told
     assert (await broker.http.get("/v1/jobs", headers={"Authorization": f"Bearer {other}"})).headers["lethe-breach"]
 

@@ -75,7 +75,15 @@ async def test_only_an_operator_grants(priced: Api, header: str) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"credits": 0}, {"credits": -5}, {"credits": 1_000_001}, {"reference": ""}, {"reference": "a b"}, {"x": 1}],
+    [
+        {"credits": 0},
+        {"credits": -5},
+        {"credits": 1_000_001},
+        {"reference": ""},
+        {"reference": "a b"},
+        {"reference": "a\n"},
+        {"x": 1},
+    ],
 )
 async def test_a_grant_is_checked(priced: Api, operator: tuple[str, str], changed: dict[str, Any]) -> None:
     """Amounts from 1 to a million, a reference that is an id, and nothing else."""

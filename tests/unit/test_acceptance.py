@@ -19,7 +19,7 @@ PARTS = {
     *(str(n) for n in range(1, 14)),
     *(f"P{n}" for n in range(1, 12)),
     *(f"G{n}" for n in range(1, 12)),
-    *(f"R{n}" for n in (1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12)),
+    *(f"R{n}" for n in range(1, 13)),
     *("B", "M", "D", "PB", "PM", "PD"),
 }
 SKIPPING_MARKS = {f"pytest.mark.{kind}" for kind in ("skip", "skipif", "xfail")}

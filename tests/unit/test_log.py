@@ -129,8 +129,13 @@ def test_an_event_is_a_constant(lines: list[str]) -> None:
 def test_a_route_is_written_as_its_template(lines: list[str]) -> None:
     """Request logs hold route templates only."""
     log.info("request_answered", route="/v1/jobs/{job_id:uuid}/outputs/{n:int}", method="GET", status=200)
+    log.info("request_answered", route="/links/token")
     log.info("request_answered", route=f"/v1/jobs/{JOB}")
-    assert [line["route"] for line in parsed(lines)] == ["/v1/jobs/{job_id:uuid}/outputs/{n:int}", "withheld"]
+    assert [line["route"] for line in parsed(lines)] == [
+        "/v1/jobs/{job_id:uuid}/outputs/{n:int}",
+        "/links/token",
+        "withheld",
+    ]
 
 
 def test_an_exception_is_its_type_code_and_line(lines: list[str]) -> None:

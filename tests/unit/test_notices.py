@@ -74,7 +74,7 @@ def test_every_sentence_is_said_by_some_setting(language: str) -> None:
     seen = [msgspec.structs.replace(once, exposure=exposure, retention_s=0) for exposure in list(Exposure)[1:]]
     more = msgspec.structs.replace(facts[1], recipients=(*kept, *seen), blob_store="s3")
     modes = [msgspec.structs.replace(facts[0], outputs=mode) for mode in ("until_delivered", "until_deleted")]
-    sealed = msgspec.structs.replace(facts[0], are_outputs_sealed=True, regions=("Frankfurt",))
+    sealed = msgspec.structs.replace(facts[0], are_outputs_sealed=True, regions=("Frankfurt",), has_sign_in=True)
     told = msgspec.structs.replace(facts[0], channels=tuple(Channel))
     whole = "\n".join(said(one, language) for one in (*facts, more, *modes, sealed, told))
     assert not re.search(r"[{}]", whole)
@@ -131,6 +131,15 @@ def test_every_call_that_a_notice_names_is_there() -> None:
         calls = re.findall(r"(GET|PUT|POST|DELETE) (/v1/[a-z/]+)", texts_in(language).sections["rights"]["calls"])
         assert len(calls) == 8
         assert set(calls) <= routes
+
+
+def test_a_sign_in_is_told_of_where_there_may_be_one() -> None:
+    """m2r-8: what is kept of it, and for how long, where LETHE_SUBJECT_KEY_FILE is set; the one cookie everywhere."""
+    without, with_it = facts_in_house(), msgspec.structs.replace(facts_in_house(), has_sign_in=True)
+    assert without.digest != with_it.digest
+    assert "if you sign in to the app" not in said(without)
+    assert "if you sign in to the app" in said(with_it)
+    assert "We set no other cookie" in said(without)
 
 
 def test_regions_are_named() -> None:

@@ -1,13 +1,15 @@
+-- name: mark
+-- From here on the user gets nothing new done. No row where the user is no more.
+UPDATE users SET erasing_at = coalesce(erasing_at, now()) WHERE id = $1 RETURNING id
+
 -- name: begin
--- From here on the user gets nothing new done: the mark and the request in one write. Asked again, it is the same request,
--- and the caller has so long ($5) before somebody else goes on with it. No row where the user is no more.
-WITH marked AS (
-    UPDATE users SET erasing_at = coalesce(erasing_at, now()) WHERE id = $2 RETURNING id
-)
+-- The request of a user who is marked. Asked again, also with another token, it is the one that is open, and the caller has
+-- so long ($5) before somebody else goes on with it.
 INSERT INTO requests (id, user_id, kind, status, expected_by, answer_by, resume_at, ground, operator)
-SELECT $1, marked.id, 'erasure', 'in_progress', now() + $3 * interval '1 second', now() + $4 * interval '1 day',
-       now() + $5 * interval '1 second', $6, $7
-FROM marked
+VALUES (coalesce((SELECT id FROM requests
+                  WHERE user_id = $2 AND kind = 'erasure' AND completed_at IS NULL LIMIT 1), $1),
+        $2, 'erasure', 'in_progress', now() + $3 * interval '1 second', now() + $4 * interval '1 day',
+        now() + $5 * interval '1 second', $6, $7)
 ON CONFLICT (id) DO UPDATE SET resume_at = excluded.resume_at WHERE requests.completed_at IS NULL
 RETURNING *
 

@@ -11,6 +11,12 @@ SELECT 'devices', count(*) FROM devices WHERE user_id = $1
 UNION ALL
 SELECT 'credit_entries', count(*) FROM credit_entries WHERE user_id = $1
 UNION ALL
+SELECT 'links', count(*) FROM links WHERE user_id = $1
+UNION ALL
+SELECT 'link_tokens', count(*) FROM link_tokens WHERE user_id = $1
+UNION ALL
+SELECT 'sessions', count(*) FROM sessions WHERE user_id = $1
+UNION ALL
 SELECT 'requests', count(*) FROM requests WHERE user_id = $1
 UNION ALL
 SELECT 'holds', count(*) FROM holds WHERE user_id = $1
@@ -49,6 +55,18 @@ FROM consents WHERE user_id = $1 ORDER BY number OFFSET $2 LIMIT $3
 -- name: devices
 -- The public keys that a user's devices made.
 SELECT id, kem, public_key, created_on FROM devices WHERE user_id = $1 ORDER BY id OFFSET $2 LIMIT $3
+
+-- name: links
+-- Since when sign-ins of the app reach a user.
+SELECT created_on FROM links WHERE user_id = $1 ORDER BY created_on, subject OFFSET $2 LIMIT $3
+
+-- name: link_tokens
+-- Tokens of further devices.
+SELECT created_on, last_seen_on FROM link_tokens WHERE user_id = $1 ORDER BY created_on, hash OFFSET $2 LIMIT $3
+
+-- name: sessions
+-- Browsers that are let in, or were until lately.
+SELECT ends_at, idle_until FROM sessions WHERE user_id = $1 ORDER BY ends_at, hash OFFSET $2 LIMIT $3
 
 -- name: requests
 -- What a user asked for by right, oldest first.
