@@ -254,6 +254,7 @@ async def test_where_somebody_is_told_is_in_no_backup(settings: Settings, empty:
     """No URL or push token: nobody is told twice, and no token outlives its job in a file."""
     file, after = tmp_path / "lethe.dump", msgspec.structs.replace(settings, postgres_dsn=empty)
     async with running_services(settings) as services:
+        await pretend_worker(services)
         await queued(services, await minted(services))
         await run_sql(settings, "INSERT INTO notifications (job_id, channel, target) SELECT id, 'fcm', 'tok' FROM jobs")
         await back_up(place(settings), file, silent)
