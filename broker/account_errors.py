@@ -3,17 +3,21 @@ What may be wrong with an account, or with whoever asks on an app's behalf.
 
 * NotAllowed
   x OperatorKeyRequired, SecondOperatorRequired, CreditsRequired, CrossSite
+* BadRequest
+  x InvalidPurchase
 * Missing
   x UserNotFound, LinkNotFound, HoldNotFound, BreachNotFound
 * Conflict
-  x SubjectLinked, HoldConflict
+  x SubjectLinked, HoldConflict, PurchaseUsed
 * BrokerError
-  x LinksNotSetUp
+  x LinksNotSetUp, PurchasesNotSetUp
+* Unavailable
+  x ShopUnavailable
 """
 
 from http import HTTPStatus
 
-from broker.errors import BrokerError, Conflict, Missing, NotAllowed
+from broker.errors import BadRequest, BrokerError, Conflict, Missing, NotAllowed, Unavailable
 
 
 class OperatorKeyRequired(NotAllowed):
@@ -83,3 +87,29 @@ class LinksNotSetUp(BrokerError):
 
     code = "links_not_set_up"
     status = HTTPStatus.NOT_IMPLEMENTED
+
+
+class InvalidPurchase(BadRequest):
+    """The shop vouches for no such purchase, or it is worth nothing here."""
+
+    code = "invalid_purchase"
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class PurchaseUsed(Conflict):
+    """Another user has the credits of this purchase."""
+
+    code = "purchase_used"
+
+
+class PurchasesNotSetUp(BrokerError):
+    """This server takes no receipts of this shop."""
+
+    code = "purchases_not_set_up"
+    status = HTTPStatus.NOT_IMPLEMENTED
+
+
+class ShopUnavailable(Unavailable):
+    """The shop does not answer; show the receipt again."""
+
+    code = "shop_unavailable"

@@ -40,6 +40,7 @@ from broker.api.posting import post_job
 from broker.api.privacy import get_posture, list_receipt_keys
 from broker.api.problems import answer_exception
 from broker.api.protocol import ProblemProtocol, widen_descriptors
+from broker.api.purchases import redeem_purchase
 from broker.api.rights import (
     delete_me,
     get_export,
@@ -93,6 +94,7 @@ CLIENT_ROUTES: list[HTTPRouteHandler] = [
     get_receipt,
     list_operations,
     get_credits,
+    redeem_purchase,
     list_audit,
     list_receipt_keys,
     get_posture,

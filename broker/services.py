@@ -33,6 +33,7 @@ from broker.rescue import Rescue
 from broker.sealing import Sealing
 from broker.settings import Settings
 from broker.settle import Settler
+from broker.shops.counter import Counter, sellers_of
 from broker.slots import Slots
 from broker.store.blobs import BlobStore
 from broker.store.database import Database
@@ -76,6 +77,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     erasure: Erasure
     senders: Senders
     notifier: Notifier
+    counter: Counter
     rescue: Rescue
     sweep: Sweep
     sealing: Sealing
@@ -137,6 +139,7 @@ async def _running(*loops: Coroutine[object, object, object]) -> AsyncGenerator[
 async def _close(services: Services) -> None:
     await services.intake.aclose()
     await services.senders.aclose()
+    await services.counter.aclose()
     await services.lease.aclose()
     await services.stores.keys.aclose()
     await services.redis.aclose(close_connection_pool=True)
@@ -166,7 +169,8 @@ def _wire(
     lease = Lease(ProcessStore(heartbeat), guard, role=role, lease_s=settings.lease_s, facts=facts)
     purges = Purges(stores, signer=signer, metrics=metrics, ask=ask, may_ask=lambda: lease.is_valid)
     settler = Settler(stores, signer=signer, changes=changes, policies=policies, metrics=metrics, purges=purges)
-    senders = load_senders(settings) if role == "broker" else Senders()  # no worker reads what signs for us
+    # No worker reads what signs for us, or speaks for us to shops.
+    senders, sellers = (load_senders(settings), sellers_of(settings)) if role == "broker" else (Senders(), {})
     intake = Intake(
         stores,
         bell=bell,
@@ -223,6 +227,7 @@ def _wire(
         erasure=erasure,
         senders=senders,
         notifier=Notifier(stores, senders=senders, policies=policies, metrics=metrics),
+        counter=Counter(sellers, credit_store=stores.credits, policy=policies.profile.credits),
         gallery=Gallery(stores, settler=settler),
         rescue=rescue,
         sweep=Sweep(

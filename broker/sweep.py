@@ -45,6 +45,7 @@ class Sweep:
         self._attempts = stores.attempts
         self._requests = stores.requests
         self._notifications = stores.notifications
+        self._credits = stores.credits
         self._audit = stores.audit
         self._settler = settler
         self._purges = purges
@@ -81,6 +82,7 @@ class Sweep:
         await self._links.forget_tokens(idle_for_s=self._retention.idle_user_for_s)
         await self._sessions.forget()
         await self._notifications.forget()
+        await self._credits.forget_purchases()
         await self._requests.forget(records_for_s=self._retention.records_for_s)
         await self._audit.delete_old()
         await self._processes.forget_dead()

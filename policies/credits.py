@@ -13,6 +13,8 @@ class Credits(NoObjection, frozen=True, kw_only=True):
     """The price of each operation, 0 where none is named; charged once, when its job has succeeded."""
 
     prices: dict[str, Price] = msgspec.field(default_factory=dict[str, Price])
+    products: dict[str, Price] = msgspec.field(default_factory=dict[str, Price])
+    """How many credits one of each product of a shop is worth."""
 
     def price(self, operation: str) -> int:
         """Return what a job of this operation costs."""

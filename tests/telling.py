@@ -11,9 +11,10 @@ import pytest
 
 from broker import notifier as notifier_module
 from broker import services as services_module
+from broker.google_account import Account
 from broker.notifications import Channel, Notification
 from broker.notifier import Notifier
-from broker.notify.fcm import Account, Fcm
+from broker.notify.fcm import Fcm
 from broker.notify.senders import Senders
 from broker.notify.webhook_keys import WebhookKeys, new_keys
 from broker.notify.webhooks import Webhooks

@@ -6,13 +6,11 @@ from typing import Any, cast
 import msgspec
 from litestar import Response, get
 
-from broker.api.audit import AuditPageView
 from broker.api.consents import ConsentsView, NewConsentsView
-from broker.api.credits import AccountView
 from broker.api.health import LiveView, ReadyView
 from broker.api.notices import NoticePairView
-from broker.api.notifications import NotificationsView
 from broker.api.openapi_gallery import GALLERY_VIEWS, IMAGE, gallery_paths
+from broker.api.openapi_mine import MINE_VIEWS, mine_paths
 from broker.api.openapi_parts import (
     ACCEPT_LANGUAGE,
     BINARY,
@@ -39,7 +37,6 @@ from broker.api.openapi_parts import (
     raw,
     ref,
 )
-from broker.api.openapi_sign_in import SIGN_IN_VIEWS, session_path
 from broker.api.operations import OperationListView
 from broker.api.privacy import ReceiptKeysView
 from broker.api.problems import Problem
@@ -57,11 +54,10 @@ from broker.api.users import UserView
 from broker.api.views import JobPageView, JobView, NewJobView, VerdictView
 
 SHOWN = [
-    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView, AccountView),
-    *(NoticePairView, ConsentsView, NewConsentsView, NotificationsView),
-    *(*GALLERY_VIEWS, *SIGN_IN_VIEWS),
+    *(UserView, NewJobView, JobView, JobPageView, VerdictView, OperationListView, ReceiptKeysView),
+    *(NoticePairView, ConsentsView, NewConsentsView),
+    *(*GALLERY_VIEWS, *MINE_VIEWS),
     AppReportView,
-    AuditPageView,
     *(MeView, ErasedView, RequestView, RequestListView, RestrictionView, NewRestrictionView, ObjectionView),
     *(LiveView, ReadyView, Problem),
 ]
@@ -97,7 +93,17 @@ def document() -> Json:
         "openapi": "3.0.3",
         "info": {"title": "Lethe", "version": "1", "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
-        "paths": {**_users(), **_jobs(), **gallery_paths(), **_mine(), **_hooks(), **_telemetry(), **_about()},
+        "paths": {
+            **_users(),
+            **_jobs(),
+            **gallery_paths(),
+            **mine_paths(),
+            **_consents(),
+            **_rights(),
+            **_hooks(),
+            **_telemetry(),
+            **_about(),
+        },
         "components": {
             "schemas": schemas(),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -180,24 +186,6 @@ def _receipt() -> Json:
     return operation("getReceipt", "Get the signed receipt", {"200": note, **problems(401, 404, 409, 503)}, [JOB_ID])
 
 
-def _mine() -> Json:
-    account = answer("What the user has, and the newest entries.", AccountView)
-    credit = operation("getCredits", "Show your credits", {"200": account, **problems(401, 503)})
-    done = {"200": answer("What was done, newest first.", AuditPageView), **problems(400, 401, 422, 503)}
-    audit = operation("listAudit", "List what was done to your data", done, [LIMIT, CURSOR])
-    mine = {"/v1/me/credits": {"get": credit}, "/v1/me/audit": {"get": audit}, "/v1/me/session": session_path()}
-    return {**mine, "/v1/me/consents": _consents(), "/v1/me/notifications": _notifications(), **_rights()}
-
-
-def _notifications() -> Json:
-    shown = answer("What is on.", NotificationsView)
-    seeing = operation("getNotifications", "Show which notifications are on", {"200": shown, **problems(401, 503)})
-    switching = operation("putNotifications", "Switch notifications on and off", {"200": shown})
-    switching["requestBody"] = body(NotificationsView)
-    switching["responses"] |= problems(400, 401, 413, 415, 422, 503)
-    return {"get": seeing, "put": switching}
-
-
 def _rights() -> Json:
     erased = answer("All that is ours is gone; providers may still have copies.", ErasedView, headers=("Retry-After",))
     exported = raw("The document; docs/export.schema.json describes it.", "application/json", {"type": "object"})
@@ -240,7 +228,7 @@ def _consents() -> Json:
     giving["requestBody"] = body(NewConsentsView)
     giving["responses"] |= problems(400, 401, 403, 413, 415, 422, 429, 503)
     seeing = operation("getConsents", "What the user agrees to", {"200": shown, **problems(401, 503)})
-    return {"get": seeing, "put": giving}
+    return {"/v1/me/consents": {"get": seeing, "put": giving}}
 
 
 def _telemetry() -> Json:

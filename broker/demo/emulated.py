@@ -114,6 +114,17 @@ usd_per_million_tokens = 30.0
 }
 """What `lethe demo --provider` takes; each has its emulator in tests/emulators."""
 
+ZERO_RETENTION: Final = """\
+[provider.openai]
+adapter = "openai_images"
+base_url = "$openai_images_url/v1"
+secret = "file:$openai_images_key"
+exposure = "ephemeral"
+retention_s = 0
+contract = "zero data retention, as agreed"
+"""
+"""The provider of journeys whose profile lets pictures go only where nothing is kept."""
+
 
 class Outside:
     """A provider's emulator that runs."""

@@ -11,6 +11,7 @@ import msgspec
 from broker.config import load_config
 from broker.doctor.findings import Finding, note, ok, problem, warning
 from broker.doctor.notifications import notifications
+from broker.doctor.shops import shops
 from broker.guard import GUARD_FD_VARIABLE
 from broker.settings import Settings, SettingsInvalid, load_settings
 from broker.wheels import MODEL_DIGESTS, DataError, DataMissing, model_file, postgres_programs, redis_server
@@ -83,6 +84,7 @@ def _misspelt(given: set[str]) -> Iterator[Finding]:
 def _values(settings: Settings) -> Iterator[Finding]:
     yield _receipt_key(Path(settings.receipt_key_file))
     yield from notifications(settings)
+    yield from shops(settings)
     if settings.receipt_name.startswith("lethe.invalid/"):
         yield note(
             "receipts are signed as lethe.invalid", "set LETHE_RECEIPT_NAME to a name of your own, once, for good"

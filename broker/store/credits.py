@@ -7,10 +7,12 @@ import asyncpg
 import msgspec
 
 from broker.account_errors import UserNotFound
+from broker.purchases import REDEEM_WITHIN_S
 from broker.store.database import Database
 from broker.store.files import statements
 
 SQL = statements("credits")
+A_DAY_S = 86_400
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,21 @@ class CreditStore:
         except asyncpg.ForeignKeyViolationError as exc:
             raise UserNotFound from exc
 
+    async def redeem(self, user_id: str, digest: bytes, amount: int) -> bool:
+        """Add the credits of a purchase, once for all users; False where it was redeemed. Raises UserNotFound."""
+        try:
+            return await self._database.row(SQL["redeem"], user_id, amount, _reference(digest), digest) is not None
+        except asyncpg.ForeignKeyViolationError as exc:
+            raise UserNotFound from exc
+
+    async def has_redeemed(self, user_id: str, digest: bytes) -> bool:
+        """Whether it was this user who redeemed a purchase."""
+        return await self._database.row(SQL["has"], user_id, _reference(digest)) is not None
+
+    async def forget_purchases(self) -> None:
+        """Forget purchases that cannot be redeemed again anyway."""
+        await self._database.rows(SQL["forget_purchases"], REDEEM_WITHIN_S + A_DAY_S)
+
     async def account(self, user_id: str) -> Account:
         """Return a user's account; an empty one where nothing was ever granted."""
         row = await self._database.row(SQL["get"], user_id)
@@ -53,3 +70,7 @@ class CreditStore:
     async def entries(self, user_id: str, *, limit: int) -> list[Entry]:
         """Return the newest entries of an account."""
         return [msgspec.convert(dict(row), Entry) for row in await self._database.rows(SQL["entries"], user_id, limit)]
+
+
+def _reference(digest: bytes) -> str:
+    return f"purchase {digest.hex()}"

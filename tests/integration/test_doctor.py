@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.client import Client
 from broker.doctor.configuration import configuration, data
@@ -20,6 +21,7 @@ from broker.doctor.stores import stores
 from broker.notify.webhook_keys import new_keys
 from broker.settings import Settings
 from broker.wheels import MODEL_DIGESTS
+from tests.app_store import Signer
 from tests.relay import SECRET_VARIABLE, replicate, route, settings_with
 from tests.stack import DATA, Servers
 from tests.up_process import UpProcess, lethe, lethe_up, plain_environment
@@ -233,3 +235,18 @@ def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Pat
     account = msgspec.structs.replace(settings, fcm_account_file=str(file))
     assert any("no service account" in what for what in problems(list(configuration(account))))
     assert any("nobody is told when a job ends" in finding.what for finding in configuration(settings))
+
+
+def test_what_checks_receipts_is_looked_at(settings: Settings, tmp_path: Path) -> None:
+    """A root that is none, an account that is none, and products that the profile does not name."""
+    root, signer = tmp_path / "root.cer", Signer("Root")
+    root.write_bytes(b"none")
+    named = msgspec.structs.replace(settings, app_store_root_file=str(root))
+    assert any("LETHE_APP_STORE_ROOT_FILE cannot be read" in what for what in problems(list(configuration(named))))
+    root.write_bytes(signer.certificate.public_bytes(Encoding.DER))
+    found = list(configuration(named))
+    assert not problems(found)
+    assert any("receipts of the App Store are checked" in finding.what for finding in found)
+    assert any("names no [credits] products" in finding.what for finding in found)
+    account = msgspec.structs.replace(settings, play_account_file=str(root))
+    assert any("LETHE_PLAY_ACCOUNT_FILE cannot be read" in what for what in problems(list(configuration(account))))

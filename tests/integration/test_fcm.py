@@ -9,9 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from broker.google_account import Account, load_account
 from broker.log import capture_log
 from broker.notifications import Answer, Channel, Told
-from broker.notify.fcm import Account, Fcm, load_account
+from broker.notify.fcm import Fcm
 from broker.settings import SettingsInvalid
 from tests.emulators import base
 from tests.telling import World, notification, world
@@ -62,7 +63,7 @@ async def test_a_refused_access_token_is_asked_for_anew(outside: World) -> None:
     outside.fcm.expire()
     with capture_log() as lines:
         assert (await told(outside)).told is Told.FAILED
-    assert any("push_account_refused" in line for line in lines)
+    assert any("google_account_refused" in line for line in lines)
     assert (await told(outside)).told is Told.DELIVERED
     assert len(outside.fcm.requests("token")) == 2
 
@@ -105,15 +106,15 @@ def test_an_account_that_is_none_is_refused(tmp_path: Path) -> None:
         file = tmp_path / "account.json"
         file.write_bytes(content)
         with pytest.raises(SettingsInvalid, match="LETHE_FCM_ACCOUNT_FILE") as caught:
-            load_account(file)
+            load_account(file, setting="LETHE_FCM_ACCOUNT_FILE")
         assert pem not in str(caught.value)
     with pytest.raises(SettingsInvalid, match="LETHE_FCM_ACCOUNT_FILE"):
-        load_account(tmp_path / "none")
+        load_account(tmp_path / "none", setting="LETHE_FCM_ACCOUNT_FILE")
 
 
 async def test_an_account_as_google_gives_it_out_is_read(tmp_path: Path, outside: World) -> None:
     """With members that we have no use for."""
     file = tmp_path / "account.json"
     file.write_bytes(outside.fcm.account)
-    assert load_account(file).project_id == "studio-app"
-    assert "BEGIN" not in repr(load_account(file))
+    assert load_account(file, setting="LETHE_FCM_ACCOUNT_FILE").project_id == "studio-app"
+    assert "BEGIN" not in repr(load_account(file, setting="LETHE_FCM_ACCOUNT_FILE"))

@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from typing import Final
 
 from broker.client import ServerRefused
-from broker.demo.emulated import PROVIDERS
+from broker.demo.emulated import PROVIDERS, ZERO_RETENTION
 from broker.demo.outside import ids_of
 from broker.demo.phone import Phone
 from broker.demo.stage import PHOTO, Journey, Stage
@@ -16,25 +16,18 @@ _PHOTOS: Final = 12
 _PORTRAITS: Final = 4
 _ACCOUNT: Final = b"account-4711 of the app"
 _WISHES: Final = "A woman in her forties, in the light of a studio, earnest"
-_CONFIG: Final = """\
-[provider.studio]
-adapter = "openai_images"
-base_url = "$openai_images_url/v1"
-secret = "file:$openai_images_key"
-exposure = "ephemeral"
-retention_s = 0
-contract = "zero data retention, as agreed"
-
-[provider.studio.operation.photoshoot]
+_CONFIG: Final = f"""\
+{ZERO_RETENTION}
+[provider.openai.operation.photoshoot]
 model = "gpt-image-2"
-input = { prompt = "$$prompt", n = "$$count:4", output_format = "jpeg" }
+input = {{ prompt = "$$prompt", n = "$$count:4", output_format = "jpeg" }}
 max_outputs = 8
 max_pictures = 16
 cost_usd = 0.04
 
 [[route]]
 operation = "photoshoot"
-tiers = [{ studio = 1 }]
+tiers = [{{ openai = 1 }}]
 """
 
 

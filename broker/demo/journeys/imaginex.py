@@ -6,7 +6,7 @@ import msgspec
 
 from broker.client import JobView
 from broker.config import load_config
-from broker.demo.emulated import PROVIDERS
+from broker.demo.emulated import PROVIDERS, ZERO_RETENTION
 from broker.demo.evidence import theirs
 from broker.demo.outside import ids_of, show_key, show_what_left
 from broker.demo.phone import Phone
@@ -19,33 +19,26 @@ _NAME: Final = "openai_images"
 _API_KEY: Final = PROVIDERS["openai"].api_key
 _WORDS: Final = "A lighthouse of brass at dawn, from a dream of mine"
 _CHANGE: Final = "Give the cat a yellow raincoat"
-_CONFIG: Final = """\
-[provider.openai]
-adapter = "openai_images"
-base_url = "$openai_images_url/v1"
-secret = "file:$openai_images_key"
-exposure = "ephemeral"
-retention_s = 0
-contract = "zero data retention, as agreed"
-
+_CONFIG: Final = f"""\
+{ZERO_RETENTION}
 [provider.openai.operation.generate]
 model = "gpt-image-2"
-input = { prompt = "$$prompt", n = "$$count:1", output_format = "jpeg" }
+input = {{ prompt = "$$prompt", n = "$$count:1", output_format = "jpeg" }}
 max_outputs = 2
 cost_usd = 0.04
 
 [provider.openai.operation.edit]
 model = "gpt-image-2"
-input = { prompt = "$$prompt", n = "$$count:1", output_format = "jpeg" }
+input = {{ prompt = "$$prompt", n = "$$count:1", output_format = "jpeg" }}
 cost_usd = 0.04
 
 [[route]]
 operation = "generate"
-tiers = [{ openai = 1 }]
+tiers = [{{ openai = 1 }}]
 
 [[route]]
 operation = "edit"
-tiers = [{ openai = 1 }]
+tiers = [{{ openai = 1 }}]
 """
 
 

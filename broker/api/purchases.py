@@ -1,0 +1,48 @@
+"""Purchases over HTTP: a phone shows a receipt of its shop, and its user has the credits."""
+
+import msgspec
+from litestar import Response, post
+from msgspec import UNSET, UnsetType
+
+from broker.api.bodies import read_object
+from broker.api.credits import BalanceView
+from broker.api.deps import HttpRequest, Known, Wired
+from broker.parameters import invalid
+from broker.purchases import Shop
+
+MAX_CHARS = 7_000
+_NAMES = frozenset({"shop", "receipt", "product"})
+
+
+class NewPurchaseView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """
+    A receipt: of `app_store` the signed transaction (`jwsRepresentation`), of `play` the purchase token.
+
+    `product` is needed for `play`; an open set of shops.
+    """
+
+    shop: str
+    receipt: str
+    product: str | UnsetType = UNSET
+
+
+@post("/v1/me/purchases")
+async def redeem_purchase(request: HttpRequest, services: Wired, caller: Known) -> Response[BalanceView]:
+    """Redeem a receipt; the same one again grants nothing more."""
+    order = read_purchase(await read_object(request, services, names=_NAMES))
+    is_new = await services.counter.redeem(caller.user_id, Shop(order.shop), order.receipt, order.product or "")
+    account = await services.stores.credits.account(caller.user_id)
+    view = BalanceView(credits=account.credits, held=account.held, is_new=is_new)
+    return Response(view, status_code=201 if is_new else 200)
+
+
+def read_purchase(order: dict[str, object]) -> NewPurchaseView:
+    """Read the body of a POST; raise InvalidParameter with a pointer."""
+    shop, receipt, product = order.get("shop"), order.get("receipt"), order.get("product", "")
+    if shop not in set(Shop):
+        raise invalid("shop", f"is one of {', '.join(Shop)}", at="#")
+    if not isinstance(receipt, str) or not 0 < len(receipt) <= MAX_CHARS:
+        raise invalid("receipt", f"is a text of 1 to {MAX_CHARS} characters", at="#")
+    if not isinstance(product, str) or len(product) > MAX_CHARS or (shop == Shop.PLAY and not product):
+        raise invalid("product", "is the id of what was bought", at="#")
+    return NewPurchaseView(shop=str(shop), receipt=receipt, product=product)
