@@ -33,7 +33,7 @@ from broker.rescue import Rescue
 from broker.sealing import Sealing
 from broker.settings import Settings
 from broker.settle import Settler
-from broker.shops.counter import Counter, sellers_of
+from broker.shops.redeeming import Redeeming, sellers_of
 from broker.slots import Slots
 from broker.store.blobs import BlobStore
 from broker.store.database import Database
@@ -77,7 +77,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     erasure: Erasure
     senders: Senders
     notifier: Notifier
-    counter: Counter
+    redeeming: Redeeming
     rescue: Rescue
     sweep: Sweep
     sealing: Sealing
@@ -139,7 +139,7 @@ async def _running(*loops: Coroutine[object, object, object]) -> AsyncGenerator[
 async def _close(services: Services) -> None:
     await services.intake.aclose()
     await services.senders.aclose()
-    await services.counter.aclose()
+    await services.redeeming.aclose()
     await services.lease.aclose()
     await services.stores.keys.aclose()
     await services.redis.aclose(close_connection_pool=True)
@@ -227,7 +227,7 @@ def _wire(
         erasure=erasure,
         senders=senders,
         notifier=Notifier(stores, senders=senders, policies=policies, metrics=metrics),
-        counter=Counter(sellers, credit_store=stores.credits, policy=policies.profile.credits),
+        redeeming=Redeeming(sellers, credit_store=stores.credits, policy=policies.profile.credits),
         gallery=Gallery(stores, settler=settler),
         rescue=rescue,
         sweep=Sweep(

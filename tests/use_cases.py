@@ -58,6 +58,7 @@ class UseCases(World, RuleBasedStateMachine):
             simulated.sky = self.sky
         SimulatedChanges.workers = self.workers
         self.ends_s: dict[UUID, float] = {}
+        self.set_back_s = 0
         self.upload_keys: dict[UUID, bytes] = {}
         self.keys_of_users: dict[str, set[bytes]] = {}
         self.erased: dict[str, UUID] = {}
@@ -268,6 +269,7 @@ class UseCases(World, RuleBasedStateMachine):
     @rule(back_s=st.integers(1, 60))
     def set_the_clock_back(self, back_s: int) -> None:
         """The database's; that nothing of ours has grown younger is seen by the deadline of the keys."""
+        self.set_back_s += back_s
         self.runner.run(self.shifted(-back_s))
 
     # The law

@@ -30,7 +30,7 @@ class NewPurchaseView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 async def redeem_purchase(request: HttpRequest, services: Wired, caller: Known) -> Response[BalanceView]:
     """Redeem a receipt; the same one again grants nothing more."""
     order = read_purchase(await read_object(request, services, names=_NAMES))
-    is_new = await services.counter.redeem(caller.user_id, Shop(order.shop), order.receipt, order.product or "")
+    is_new = await services.redeeming.redeem(caller.user_id, Shop(order.shop), order.receipt, order.product or "")
     account = await services.stores.credits.account(caller.user_id)
     view = BalanceView(credits=account.credits, held=account.held, is_new=is_new)
     return Response(view, status_code=201 if is_new else 200)
@@ -39,10 +39,10 @@ async def redeem_purchase(request: HttpRequest, services: Wired, caller: Known) 
 def read_purchase(order: dict[str, object]) -> NewPurchaseView:
     """Read the body of a POST; raise InvalidParameter with a pointer."""
     shop, receipt, product = order.get("shop"), order.get("receipt"), order.get("product", "")
-    if shop not in set(Shop):
+    if not isinstance(shop, str) or shop not in set(Shop):
         raise invalid("shop", f"is one of {', '.join(Shop)}", at="#")
     if not isinstance(receipt, str) or not 0 < len(receipt) <= MAX_CHARS:
         raise invalid("receipt", f"is a text of 1 to {MAX_CHARS} characters", at="#")
     if not isinstance(product, str) or len(product) > MAX_CHARS or (shop == Shop.PLAY and not product):
         raise invalid("product", "is the id of what was bought", at="#")
-    return NewPurchaseView(shop=str(shop), receipt=receipt, product=product)
+    return NewPurchaseView(shop=shop, receipt=receipt, product=product)

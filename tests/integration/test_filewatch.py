@@ -40,7 +40,8 @@ def watched_run(folder: Path, test: str, *options: str) -> subprocess.CompletedP
     (folder / "pytest.ini").write_text("[pytest]\n")
     (folder / "test_inner.py").write_text(test)
     files = "-c", str(folder / "pytest.ini"), "--basetemp", str(folder / "base"), str(folder / "test_inner.py")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.filewatch.plugin", "-p", "no:cacheprovider", *options]
+    # -B: its own bytecode beside the test would be a file that nobody allowed.
+    command = [sys.executable, "-B", "-m", "pytest", "-p", "tests.filewatch.plugin", "-p", "no:cacheprovider", *options]
     return subprocess.run(
         [*command, *files],
         cwd=REPOSITORY,

@@ -18,8 +18,8 @@ from broker.purchases import REDEEM_WITHIN_S, Shop
 from broker.services import Services
 from broker.settings import Settings, SettingsInvalid
 from broker.shops.app_store import ISSUER_MARK, AppStore, load_root
-from broker.shops.counter import Counter, sellers_of
 from broker.shops.play import Play
+from broker.shops.redeeming import Redeeming, sellers_of
 from policies.credits import Credits
 from tests.app_store import BUNDLE, PRODUCT, Signer, apple
 from tests.emulators import base
@@ -39,10 +39,10 @@ async def play() -> AsyncGenerator[PlayEmulator]:
 
 
 @pytest.fixture
-async def counter(services: Services, play: PlayEmulator) -> AsyncGenerator[Counter]:
+async def redeeming(services: Services, play: PlayEmulator) -> AsyncGenerator[Redeeming]:
     account = msgspec.json.decode(play.account, type=Account)
     sellers = {Shop.APP_STORE: AppStore(ROOT.certificate, BUNDLE), Shop.PLAY: Play(account, PACKAGE, url=play.url)}
-    made = Counter(sellers, credit_store=services.stores.credits, policy=WORTH)
+    made = Redeeming(sellers, credit_store=services.stores.credits, policy=WORTH)
     yield made
     await made.aclose()
 
@@ -51,38 +51,38 @@ async def credits_of(services: Services, user_id: str) -> int:
     return (await services.stores.credits.account(user_id)).credits
 
 
-async def test_a_signed_transaction_is_worth_its_credits_once(services: Services, counter: Counter) -> None:
+async def test_a_signed_transaction_is_worth_its_credits_once(services: Services, redeeming: Redeeming) -> None:
     """Twenty for one, sixty for three; the same again adds nothing, and nobody else gets anything for it."""
     one, other = await services.stores.users.mint(), await services.stores.users.mint()
     receipt = LEAF.signed(quantity=3)
-    assert await counter.redeem(one.user_id, Shop.APP_STORE, receipt, "")
-    assert not await counter.redeem(one.user_id, Shop.APP_STORE, receipt, "")
+    assert await redeeming.redeem(one.user_id, Shop.APP_STORE, receipt, "")
+    assert not await redeeming.redeem(one.user_id, Shop.APP_STORE, receipt, "")
     with pytest.raises(PurchaseUsed):
-        await counter.redeem(other.user_id, Shop.APP_STORE, receipt, "")
+        await redeeming.redeem(other.user_id, Shop.APP_STORE, receipt, "")
     assert (await credits_of(services, one.user_id), await credits_of(services, other.user_id)) == (60, 0)
 
 
-async def test_fifty_at_once_redeem_one_purchase_once(services: Services, counter: Counter) -> None:
+async def test_fifty_at_once_redeem_one_purchase_once(services: Services, redeeming: Redeeming) -> None:
     """From fifty connections, by two users."""
     users = [await services.stores.users.mint() for _ in range(2)]
     receipt = LEAF.signed()
-    tries = [counter.redeem(users[n % 2].user_id, Shop.APP_STORE, receipt, "") for n in range(50)]
+    tries = [redeeming.redeem(users[n % 2].user_id, Shop.APP_STORE, receipt, "") for n in range(50)]
     answers = await asyncio.gather(*tries, return_exceptions=True)
     assert answers.count(True) == 1
     assert sum([await credits_of(services, user.user_id) for user in users]) == 20
 
 
-async def test_no_payment_data_is_kept(services: Services, counter: Counter, settings: Settings) -> None:
+async def test_no_payment_data_is_kept(services: Services, redeeming: Redeeming, settings: Settings) -> None:
     """A digest and a day; when its user is gone it stays, so that nobody redeems it again, and goes at its time."""
     user = await services.stores.users.mint()
     receipt = LEAF.signed(transactionId="2000000123456789")
-    await counter.redeem(user.user_id, Shop.APP_STORE, receipt, "")
+    await redeeming.redeem(user.user_id, Shop.APP_STORE, receipt, "")
     for table in ("purchases", "credit_entries", "accounts"):
         assert await count(settings, table, f"{table}::text LIKE '%2000000123456789%'") == 0
     await services.erasure.ask(user.token, user.user_id)
     again = await services.stores.users.mint()
     with pytest.raises(PurchaseUsed):
-        await counter.redeem(again.user_id, Shop.APP_STORE, receipt, "")
+        await redeeming.redeem(again.user_id, Shop.APP_STORE, receipt, "")
     await run_sql(settings, f"UPDATE purchases SET redeemed_on = redeemed_on - {REDEEM_WITHIN_S // 86_400 + 2}")
     await services.sweep.records()
     assert await count(settings, "purchases") == 0
@@ -104,12 +104,12 @@ async def test_no_payment_data_is_kept(services: Services, counter: Counter, set
     ids=str,
 )
 async def test_what_is_no_purchase_here_is_refused(
-    services: Services, counter: Counter, settings: Settings, changed: dict[str, Any]
+    services: Services, redeeming: Redeeming, settings: Settings, changed: dict[str, Any]
 ) -> None:
     """Another app's, a trial's, no consumable, taken back, nothing, no product of ours, too old, not whole."""
     user = await services.stores.users.mint()
     with pytest.raises(InvalidPurchase):
-        await counter.redeem(user.user_id, Shop.APP_STORE, LEAF.signed(**changed), "")
+        await redeeming.redeem(user.user_id, Shop.APP_STORE, LEAF.signed(**changed), "")
     assert await count(settings, "purchases") == 0
 
 
@@ -143,54 +143,56 @@ async def test_what_apple_has_not_signed_is_refused(name: str, receipt: str) -> 
     assert name
 
 
-async def test_play_is_asked_and_told(services: Services, counter: Counter, play: PlayEmulator) -> None:
+async def test_play_is_asked_and_told(services: Services, redeeming: Redeeming, play: PlayEmulator) -> None:
     """Credits for what it vouches for; it is consumed then, so that it can be bought again."""
     user, token = await services.stores.users.mint(), play.sell("token-1", quantity=2)
-    assert await counter.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
+    assert await redeeming.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
     assert (await credits_of(services, user.user_id), play.consumed) == (40, [token])
 
 
 async def test_a_purchase_that_could_not_be_consumed_is_the_next_time(
-    services: Services, counter: Counter, play: PlayEmulator
+    services: Services, redeeming: Redeeming, play: PlayEmulator
 ) -> None:
     """The credits are there; the receipt shown again grants nothing, and tells Play again."""
     user, token = await services.stores.users.mint(), play.sell("token-2")
     play.next("consume", base.broken(500))
-    assert await counter.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
+    assert await redeeming.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
     assert play.consumed == []
-    assert not await counter.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
+    assert not await redeeming.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
     assert (await credits_of(services, user.user_id), play.consumed) == (20, [token])
 
 
 @pytest.mark.parametrize("changed", [{"purchaseState": 1}, {"purchaseState": 2}, {"quantity": 0}], ids=str)
 async def test_what_play_does_not_vouch_for_is_refused(
-    services: Services, counter: Counter, play: PlayEmulator, changed: dict[str, Any]
+    services: Services, redeeming: Redeeming, play: PlayEmulator, changed: dict[str, Any]
 ) -> None:
     """Taken back, not paid yet, nothing; a token that it does not know, a product that is another."""
     user, token = await services.stores.users.mint(), play.sell("token-3", **changed)
     for receipt, product in ((token, PRODUCT), ("never", PRODUCT), (token, "other"), ("../../x", PRODUCT)):
         with pytest.raises(InvalidPurchase):
-            await counter.redeem(user.user_id, Shop.PLAY, receipt, product)
+            await redeeming.redeem(user.user_id, Shop.PLAY, receipt, product)
     assert play.consumed == []
 
 
 @pytest.mark.parametrize("scripted", [base.broken(500), base.LOST, base.MALFORMED, base.broken(401)])
 async def test_a_shop_that_does_not_answer_is_no_refusal(
-    services: Services, counter: Counter, play: PlayEmulator, scripted: base.Scripted
+    services: Services, redeeming: Redeeming, play: PlayEmulator, scripted: base.Scripted
 ) -> None:
     """503: the phone shows it again, and then it counts."""
     user, token = await services.stores.users.mint(), play.sell("token-4")
     play.next("get", scripted)
     with pytest.raises(ShopUnavailable):
-        await counter.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
-    assert await counter.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
+        await redeeming.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
+    assert await redeeming.redeem(user.user_id, Shop.PLAY, token, PRODUCT)
 
 
 async def test_a_shop_that_is_not_set_up_is_said(services: Services) -> None:
     """501, by the shop's name."""
     user = await services.stores.users.mint()
     with pytest.raises(PurchasesNotSetUp, match="play"):
-        await Counter({}, credit_store=services.stores.credits, policy=WORTH).redeem(user.user_id, Shop.PLAY, "x", "y")
+        await Redeeming({}, credit_store=services.stores.credits, policy=WORTH).redeem(
+            user.user_id, Shop.PLAY, "x", "y"
+        )
 
 
 async def test_settings_name_what_is_needed(settings: Settings, play: PlayEmulator, tmp_path: Path) -> None:

@@ -43,9 +43,15 @@ async def test_no_upload_outlives_its_job_whatever_dies_at_whichever_point() -> 
 WHAT_IS_HOOKED = {"commit", "frame", "blob", "request", "ring", "spawn"}
 
 
+BESIDE_JOBS = (
+    *("renew", "rescue", "give_up", "resume", "abandoned", "due", "GET"),
+    *("HELLO", "audit.", "notifications."),  # a new connection, the sealing of the record, who is told
+)
+
+
 def is_of_a_job(point: Point) -> bool:
     """Whether every job of the kind passes it, however the loops beside it fall."""
-    return not any(word in point.verb for word in ("renew", "rescue", "give_up", "resume", "abandoned", "due", "GET"))
+    return not any(word in point.verb for word in BESIDE_JOBS)
 
 
 def hooked(folder: Path) -> tuple[Control, Hook]:

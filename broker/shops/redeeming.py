@@ -18,7 +18,7 @@ from policies.credits import Credits
 log = structlog.get_logger()
 
 
-class Counter:
+class Redeeming:
     """Takes receipts."""
 
     def __init__(self, sellers: Mapping[Shop, Seller], *, credit_store: CreditStore, policy: Credits) -> None:
