@@ -1,5 +1,6 @@
 """Sealed outputs in rows, blobs and keys: nothing of ours opens them, and Postgres refuses what would not be sealed."""
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from uuid import UUID
 
@@ -116,49 +117,51 @@ async def test_a_sealed_output_is_destroyed_like_any_other(services: Services, s
     assert words == ["absent", "absent"]
 
 
-async def test_a_silent_store_makes_no_sealed_output_unreadable(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A device has the key: the row stays open until the blob was seen absent, and the sweep sees to it."""
+@pytest.fixture
+async def silenced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[Services, Job]]:
+    """A job with a sealed output, whose blob store answers no more."""
     monkeypatch.setattr("broker.services.BlobStore", SilentBlobStore)
     monkeypatch.setattr(SilentBlobStore, "is_silent", False)
     async with running_services(settings) as services:
         await pretend_worker(services)
         job, _, _ = await claimed(services)
         await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
-        monkeypatch.setattr(SilentBlobStore, "is_silent", True)
-        with pytest.raises(Unavailable):
-            await services.settler.destroy_outputs(job.id)
-        still = [c for c in await services.stores.custody.copies(job.id) if c.what == "output"]
-        assert [(c.evidence, c.is_open) for c in still] == [(None, True), (None, True)]
-        assert await count(settings, "output_keys") == 0, "but nobody is given what opens it"
+        SilentBlobStore.is_silent = True
+        yield services, job
 
-        monkeypatch.setattr(SilentBlobStore, "is_silent", False)
-        await eventually(lambda: count(settings, "outputs", "destroyed_at IS NOT NULL"))
-        words = [c.evidence for c in await services.stores.custody.copies(job.id) if c.what == "output"]
-        assert words == ["absent", "absent"]
+
+async def outputs_of(services: Services, job: Job) -> list[tuple[str | None, bool]]:
+    return [(c.evidence, c.is_open) for c in await services.stores.custody.copies(job.id) if c.what == "output"]
+
+
+async def test_a_silent_store_makes_no_sealed_output_unreadable(
+    silenced: tuple[Services, Job], settings: Settings
+) -> None:
+    """A device has the key: the row stays open until the blob was seen absent, and the sweep sees to it."""
+    services, job = silenced
+    with pytest.raises(Unavailable):
+        await services.settler.destroy_outputs(job.id)
+    assert await outputs_of(services, job) == [(None, True), (None, True)]
+    assert await count(settings, "output_keys") == 0, "but nobody is given what opens it"
+
+    SilentBlobStore.is_silent = False
+    await eventually(lambda: count(settings, "outputs", "destroyed_at IS NOT NULL"))
+    assert await outputs_of(services, job) == [("absent", False), ("absent", False)]
 
 
 async def test_a_silent_store_keeps_the_user_whose_device_can_open(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    silenced: tuple[Services, Job], settings: Settings
 ) -> None:
     """An erasure calls no sealed output unreadable either: it stays open, and its user there, until it is absent."""
-    monkeypatch.setattr("broker.services.BlobStore", SilentBlobStore)
-    monkeypatch.setattr(SilentBlobStore, "is_silent", False)
-    async with running_services(settings) as services:
-        await pretend_worker(services)
-        job, _, _ = await claimed(services)
-        await settled(services, job, outputs=[await seal_output(services.stores, job, MADE, n=0, thumbnail=THUMBNAIL)])
-        monkeypatch.setattr(SilentBlobStore, "is_silent", True)
-        erased = await services.erasure.ask("a token", job.user_id)
-        assert erased.request.user_id == job.user_id
-        still = [c for c in await services.stores.custody.copies(job.id) if c.what == "output"]
-        assert [(c.evidence, c.is_open) for c in still] == [(None, True), (None, True)]
+    services, job = silenced
+    erased = await services.erasure.ask("a token", job.user_id)
+    assert erased.request.user_id == job.user_id
+    assert await outputs_of(services, job) == [(None, True), (None, True)]
 
-        monkeypatch.setattr(SilentBlobStore, "is_silent", False)
-        await eventually(lambda: count(settings, "requests", "status = 'completed'"))
-        assert await count(settings, "users") == 0
-        assert blobs(settings) == []
+    SilentBlobStore.is_silent = False
+    await eventually(lambda: count(settings, "requests", "status = 'completed'"))
+    assert await count(settings, "users") == 0
+    assert blobs(settings) == []
 
 
 async def test_a_gallery_ends_with_its_user(services: Services, settings: Settings) -> None:
