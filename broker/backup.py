@@ -24,6 +24,8 @@ BACKUPS = "backups"
 """The folder of the blob store that knows each backup by its digest."""
 KEPT_FOR = timedelta(days=400)
 """A backup older than this cannot be restored, and the erased are not remembered for longer."""
+_LEFT_OUT = ("processes", "notifications", "link_tokens", "sessions")
+"""Processes of then are not those of now, nobody is told twice, and what let a device in may have ended since."""
 _OWNERLESS = ("--no-owner", "--no-privileges")
 
 
@@ -50,8 +52,7 @@ async def back_up(place: Place, file: Path, report: Report) -> str:
     report("Dumping …")
     try:
         draft.touch(mode=0o600)
-        # Processes of now are not those of then; and nobody is told twice, nor a push token kept.
-        left_out = ("--exclude-table-data=processes", "--exclude-table-data=notifications")
+        left_out = (f"--exclude-table-data={table}" for table in _LEFT_OUT)
         told = ("--format=custom", *_OWNERLESS, *left_out, f"--file={draft}")
         await run_program(program, place.dsn, *told, watched=draft, report=report)
         digest = _digest(draft)
@@ -66,6 +67,7 @@ async def restore(place: Place, file: Path, report: Report) -> int:
     """Load a backup into an empty database and begin to erase again; return how many users. Raises DumpError."""
     blobs, digest = BlobStore(place.blobs_url), _digest(file)
     await _require_known(blobs, digest, file)
+    gone = list(await blobs.marks(ERASED))  # before anything is loaded: without it nothing may be
     async with _store(place) as store:
         if tables := await store.tables():
             raise DumpError(f"the database is not empty: it has {tables} tables; restore into a new one")
@@ -79,7 +81,7 @@ async def restore(place: Place, file: Path, report: Report) -> int:
     await migrate(place.dsn)
     report("Erasing again who was erased since …")
     async with _store(place) as store:
-        erased = await store.erase_again(list(await blobs.marks(ERASED)))
+        erased = await store.erase_again(gone)
         await store.withdraw_consents()
         await store.note_restored(digest)
     return erased

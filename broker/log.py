@@ -54,7 +54,9 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{0,40}")
 _PATTERNS = {
     "exception_at": re.compile(r"[A-Za-z0-9_]+\.py:[0-9]+"),
     "logger": re.compile(r"[a-z_]+(\.[a-z_]+)*"),
-    "route": re.compile(r"/(v1|health|metrics|openapi|credits|links)([/.]([a-z_]+|\{[a-z_:]+\}))*"),
+    "route": re.compile(
+        r"/(v1|health|metrics|openapi|credits|links|holds|children|breaches)([/.]([a-z_]+|\{[a-z_:]+\}))*"
+    ),
     "timestamp": re.compile(r"[0-9T:.-]{19,26}Z"),
 }
 

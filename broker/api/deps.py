@@ -9,14 +9,13 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 
 from broker.account_errors import CrossSite
+from broker.api.edge import BREACH
 from broker.api.views import Pace
 from broker.errors import Unauthenticated
 from broker.services import Services
 from broker.store.users import KnownUser
 
 MAX_TOKEN_CHARS = 256
-BREACH = "breach"
-"""Where the edge finds which breach the caller has not seen yet."""
 SESSION_COOKIE = "__Host-lethe"
 NO_SESSION = "nobody has this session: it has ended, or never was"
 SAFE_METHODS = frozenset({"GET", "HEAD"})

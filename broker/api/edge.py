@@ -15,6 +15,8 @@ log = structlog.get_logger()
 DISCARD_WITHIN_S = 2.0
 LINGER_S = 1.0
 
+BREACH = "breach"
+"""Where a request's state says which breach its user has not seen yet."""
 _DEFAULTS = ((b"cache-control", b"private, no-store"), (b"x-content-type-options", b"nosniff"))
 
 
@@ -105,8 +107,8 @@ class _Exchange:
     def _with_headers(self, message: HTTPResponseStartEvent) -> HTTPResponseStartEvent:
         headers = [*message["headers"], (b"x-request-id", self._request_id)]
         state: dict[str, object] = cast("Any", self._scope).get("state", {})
-        if "breach" in state:  # it concerns whoever asks, and the app has not shown it yet
-            headers.append((b"lethe-breach", str(state["breach"]).encode()))
+        if BREACH in state:  # it concerns whoever asks, and the app has not shown it yet
+            headers.append((b"lethe-breach", str(state[BREACH]).encode()))
         present = {name.lower() for name, _ in headers}
         headers += [default for default in _DEFAULTS if default[0] not in present]
         if self._is_early:

@@ -18,14 +18,14 @@ from broker.operators import OperatorKeys
 from broker.store.holds import Hold
 
 Operators = NamedDependency[OperatorKeys]
-UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+UserId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
 
 class NewHoldView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keep the records of a user; `reference` is the operator's own, of a court's file say, and names nobody."""
 
     user_id: UserId
-    reference: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._:/-]{1,128}$")]
+    reference: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:/-]{1,128}\Z")]
 
 
 class HoldView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

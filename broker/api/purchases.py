@@ -38,11 +38,19 @@ async def redeem_purchase(request: HttpRequest, services: Wired, caller: Known) 
 
 def read_purchase(order: dict[str, object]) -> NewPurchaseView:
     """Read the body of a POST; raise InvalidParameter with a pointer."""
-    shop, receipt, product = order.get("shop"), order.get("receipt"), order.get("product", "")
+    shop, receipt, product = order.get("shop"), _text(order, "receipt"), _text(order, "product")
     if not isinstance(shop, str) or shop not in set(Shop):
         raise invalid("shop", f"is one of {', '.join(Shop)}", at="#")
-    if not isinstance(receipt, str) or not 0 < len(receipt) <= MAX_CHARS:
-        raise invalid("receipt", f"is a text of 1 to {MAX_CHARS} characters", at="#")
-    if not isinstance(product, str) or len(product) > MAX_CHARS or (shop == Shop.PLAY and not product):
-        raise invalid("product", "is the id of what was bought", at="#")
+    if not receipt:
+        raise invalid("receipt", "is missing", at="#")
+    if shop == Shop.PLAY and not product:
+        raise invalid("product", "is missing: the id of what was bought", at="#")
     return NewPurchaseView(shop=shop, receipt=receipt, product=product)
+
+
+def _text(order: dict[str, object], name: str) -> str:
+    # Shops' own ids and signatures are ASCII; what is not cannot stand in an address either.
+    found = order.get(name, "")
+    if not isinstance(found, str) or not found.isascii() or len(found) > MAX_CHARS:
+        raise invalid(name, f"is a text of at most {MAX_CHARS} ASCII characters", at="#")
+    return found

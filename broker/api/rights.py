@@ -132,7 +132,7 @@ async def get_me(services: Wired, caller: Known) -> Response[MeView]:
     """Count everything that is held about the user."""
     user = await _user(services, caller.user_id)
     view = await _show_me(services, user)
-    await services.stores.breaches.told(user.id)
+    await services.stores.breaches.told(user.id, [breach.id for breach in view.breaches or ()])
     return Response(view, headers=NO_STORE)
 
 

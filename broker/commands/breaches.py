@@ -1,16 +1,15 @@
 """`lethe breach`: tells everybody whom a breach concerns, and writes the record for the authority."""
 
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 from uuid import UUID
 
 import click
 import msgspec
 
 from broker.breaches import Record, markdown
-from broker.commands.endings import EXISTING, run, say
-from broker.commands.holding import operator_options
-from broker.operator_client import ask
+from broker.commands.endings import EXISTING, say
+from broker.commands.operators import asked, operator_options
 
 
 @click.group("breach")
@@ -25,7 +24,7 @@ def breach_group() -> None:
 @breach_group.command("declare")
 @click.argument("file", type=EXISTING)
 @operator_options
-def declare_command(file: Path, *, operator_url: str, key_file: Any) -> None:
+def declare_command(file: Path, *, operator_url: str, key_file: TextIO) -> None:
     """Declare the breach that FILE (TOML) describes; docs/audit.md has one to fill in. It cannot be taken back.
 
     \b
@@ -36,7 +35,7 @@ def declare_command(file: Path, *, operator_url: str, key_file: Any) -> None:
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise click.ClickException(f"{file} is no TOML: {exc}") from None
     body = msgspec.to_builtins(described)
-    made = run(ask(operator_url, key_file.read().strip(), "POST", "/breaches", body))
+    made = asked(operator_url, key_file, "POST", "/breaches", body)
     say(
         f"Declared: {made['id']}, to {made['users_concerned']} users. The authority hears of it by {made['report_by']}:"
     )
@@ -47,12 +46,12 @@ def declare_command(file: Path, *, operator_url: str, key_file: Any) -> None:
 @click.argument("breach_id", type=UUID)
 @click.option("--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True)
 @operator_options
-def record_command(breach_id: UUID, *, form: str, operator_url: str, key_file: Any) -> None:
+def record_command(breach_id: UUID, *, form: str, operator_url: str, key_file: TextIO) -> None:
     """Write the record for an authority, with how many users were told by now.
 
     \b
     Example:  lethe breach record 6f9c1b1e-… --format markdown --key-file alice.key
     """
-    made = run(ask(operator_url, key_file.read().strip(), "GET", f"/breaches/{breach_id}"))
+    made = asked(operator_url, key_file, "GET", f"/breaches/{breach_id}")
     record = msgspec.convert(made, Record)
     say(markdown(record) if form == "markdown" else msgspec.json.format(msgspec.json.encode(record)).decode())

@@ -1,1 +1,1 @@
-"""Tells others that a job is final: webhooks, and push through Firebase."""
+"""Tells others that a job is final: webhooks, and push through Firebase or Apple."""

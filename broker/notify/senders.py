@@ -1,6 +1,8 @@
 """What a broker can tell others by: made of the settings, and asked channel by channel."""
 
+import asyncio
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -12,6 +14,8 @@ from broker.notify.webhook_keys import load_webhook_keys
 from broker.notify.webhooks import Webhooks
 from broker.notify_errors import NotificationUnavailable
 from broker.settings import Settings
+
+SEND_WITHIN_S: Final = 30.0
 
 
 class Senders(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +44,15 @@ class Senders(msgspec.Struct, frozen=True, kw_only=True):
             await self.webhooks.check(target)
 
     async def send(self, notification: Notification) -> Answer:
-        """Try once."""
+        """Try once, in less time than whoever took a notification has for it."""
         sender = self._by_channel[notification.channel]
-        return Answer(told=Told.FAILED) if sender is None else await sender.send(notification)
+        if sender is None:
+            return Answer(told=Told.FAILED)
+        try:
+            async with asyncio.timeout(SEND_WITHIN_S):
+                return await sender.send(notification)
+        except TimeoutError:
+            return Answer(told=Told.FAILED)
 
     async def aclose(self) -> None:
         """Let go of connections."""

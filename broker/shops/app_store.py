@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -26,6 +26,11 @@ from broker.settings import SettingsInvalid
 LEAF_MARK: Final = ObjectIdentifier("1.2.840.113635.100.6.11.1")
 ISSUER_MARK: Final = ObjectIdentifier("1.2.840.113635.100.6.2.1")
 _CHAIN: Final = 3
+# What is read comes from a phone, certificates too; these have no base of their own in `cryptography`.
+_UNSIGNED: Final = (
+    *(ValueError, TypeError, msgspec.DecodeError, InvalidSignature, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension),
+)
 _COORDINATE_BYTES: Final = 32
 
 
@@ -62,7 +67,7 @@ class AppStore:
         del product
         try:
             found = self._read(receipt)
-        except (ValueError, msgspec.DecodeError, InvalidSignature, TypeError) as exc:
+        except _UNSIGNED as exc:
             raise InvalidPurchase("this is no transaction that Apple has signed") from exc
         if found.bundle_id != self._bundle_id or found.environment != "Production" or found.type != "Consumable":
             raise InvalidPurchase("this is no purchase of a consumable in this app, or not a real one")

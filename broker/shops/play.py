@@ -1,5 +1,6 @@
 """Google Play: a purchase token, asked about over the Android Publisher API (purchases.products, v3), then consumed."""
 
+import asyncio
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 URL: Final = "https://androidpublisher.googleapis.com"
 SCOPE: Final = "https://www.googleapis.com/auth/androidpublisher"
 TIMEOUT_S: Final = 10.0
+ASK_WITHIN_S: Final = 20.0
+"""Of a token too, for which others may be waiting."""
 _PURCHASED: Final = 0
 _UNKNOWN: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
@@ -67,8 +70,9 @@ class Play:
 
     async def _ask(self, method: str, url: str) -> httpx.Response:
         try:
-            response = await self._client.request(method, url, headers=await self._tokens.headers())
-        except (httpx.HTTPError, msgspec.DecodeError) as exc:
+            async with asyncio.timeout(ASK_WITHIN_S):
+                response = await self._client.request(method, url, headers=await self._tokens.headers())
+        except (httpx.HTTPError, msgspec.DecodeError, TimeoutError) as exc:
             log.warning("shop_failed", code=type(exc).__name__)
             raise ShopUnavailable from exc
         if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:

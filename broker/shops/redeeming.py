@@ -9,13 +9,15 @@ import structlog
 from broker.account_errors import InvalidPurchase, PurchasesNotSetUp, PurchaseUsed, ShopUnavailable
 from broker.google_account import load_account
 from broker.purchases import REDEEM_WITHIN_S, Seller, Shop
-from broker.settings import Settings
+from broker.settings import Settings, SettingsInvalid
 from broker.shops.app_store import AppStore, load_root
 from broker.shops.play import Play
 from broker.store.credits import CreditStore
 from policies.credits import Credits
 
 log = structlog.get_logger()
+
+_WORTHLESS = "the profile names no credits for this product"
 
 
 class Redeeming:
@@ -35,10 +37,12 @@ class Redeeming:
         seller = self._sellers.get(shop)
         if seller is None:
             raise PurchasesNotSetUp(f"this server takes no receipts of {shop}")
+        if product and product not in self._credits.products:  # nobody is asked about what is worth nothing
+            raise InvalidPurchase(_WORTHLESS)
         purchase = await seller.verify(receipt, product)
         amount = self._credits.products.get(purchase.product, 0) * purchase.quantity
         if not amount:
-            raise InvalidPurchase("the profile names no credits for this product")
+            raise InvalidPurchase(_WORTHLESS)
         if (datetime.now(UTC) - purchase.bought_at).total_seconds() > REDEEM_WITHIN_S:
             raise InvalidPurchase("this purchase is too old to be redeemed")
         is_new = await self._store.redeem(user_id, purchase.digest, amount)
@@ -64,8 +68,15 @@ def sellers_of(settings: Settings) -> dict[Shop, Seller]:
     """Read what is needed to ask each shop that settings name; raise SettingsInvalid."""
     sellers: dict[Shop, Seller] = {}
     if root := settings.app_store_root_file:
+        _require(settings.app_store_bundle_id, "LETHE_APP_STORE_BUNDLE_ID")
         sellers[Shop.APP_STORE] = AppStore(load_root(Path(root)), settings.app_store_bundle_id)
     if file := settings.play_account_file:
+        _require(settings.play_package, "LETHE_PLAY_PACKAGE")
         account = load_account(Path(file), setting="LETHE_PLAY_ACCOUNT_FILE")
         sellers[Shop.PLAY] = Play(account, settings.play_package)
     return sellers
+
+
+def _require(value: str, setting: str) -> None:
+    if not value:
+        raise SettingsInvalid(f"{setting} is missing: whose receipts are taken")

@@ -1,5 +1,6 @@
 """Breaches in Postgres: declared once, never changed, and shown to everybody whom they concern."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -60,9 +61,9 @@ class BreachStore:
         """Return what concerns a user, newest first."""
         return [_breach(row) for row in await self._database.rows(SQL["of_user"], user_id)]
 
-    async def told(self, user_id: str) -> None:
-        """Remember that the app was given what concerns its user."""
-        await self._database.rows(SQL["told"], user_id)
+    async def told(self, user_id: str, shown: Sequence[UUID]) -> None:
+        """Remember which breaches the app was given for its user."""
+        await self._database.rows(SQL["told"], user_id, list(shown))
 
 
 def _breach(row: asyncpg.Record) -> Breach:

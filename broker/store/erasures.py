@@ -45,11 +45,6 @@ class ErasureStore:
             row = await connection.fetchrow(SQL["begin"], *values)
         return None if row is None else msgspec.convert(dict(row), Request)
 
-    async def of_child(self, user_id: str) -> UUID | None:
-        """Return the id of the open erasure of a user known to be a child."""
-        row = await self._database.row(SQL["of_child"], user_id)
-        return None if row is None else row["id"]
-
     async def forget_devices(self, user_id: str) -> None:
         """Delete the user's devices."""
         await self._database.rows(SQL["forget_devices"], user_id)

@@ -50,6 +50,8 @@ async def test_a_phone_pays_with_what_it_bought(shop: Api) -> None:
         ({"shop": "play", "receipt": "x", "product": "y"}, 501, "purchases_not_set_up"),
         ({"shop": "corner", "receipt": "x"}, 422, "invalid_parameter"),
         ({"shop": {}, "receipt": "x"}, 422, "invalid_parameter"),
+        ({"shop": "app_store", "receipt": "\ud800"}, 422, "invalid_parameter"),
+        ({"shop": "play", "receipt": "x", "product": "\ud800"}, 422, "invalid_parameter"),
         ({"shop": "app_store"}, 422, "invalid_parameter"),
         ({"shop": "app_store", "receipt": ""}, 422, "invalid_parameter"),
         ({"shop": "app_store", "receipt": 7}, 422, "invalid_parameter"),

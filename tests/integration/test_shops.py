@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
@@ -113,12 +113,28 @@ async def test_what_is_no_purchase_here_is_refused(
     assert await count(settings, "purchases") == 0
 
 
+def with_chain(chain: list[str]) -> str:
+    """A receipt with other certificates than those that signed it."""
+    head, payload, signature = LEAF.signed().split(".")
+    header = {**json.loads(urlsafe_b64decode(head + "==")), "x5c": chain}
+    return f"{urlsafe_b64encode(json.dumps(header).encode()).rstrip(b'=').decode()}.{payload}.{signature}"
+
+
+def strange_curve(certificate: bytes) -> bytes:
+    """Name a curve that nobody knows, of the same length, in a certificate."""
+    p256 = bytes.fromhex("06082a8648ce3d030107")
+    assert p256 in certificate
+    return certificate.replace(p256, bytes.fromhex("06082a8648ce3d03017f"), 1)
+
+
 def forged() -> dict[str, str]:
     """Receipts that Apple has not signed."""
     head, payload, signature = LEAF.signed().split(".")
     more = urlsafe_b64encode(json.dumps({**json.loads(urlsafe_b64decode(payload + "==")), "quantity": 9}).encode())
     _, stranger = apple()
     unmarked, old = Signer("Leaf", LEAF.issuer, is_ca=False), Signer("Leaf", LEAF.issuer, lasts=timedelta(days=-1))
+    [first, *others] = LEAF.chain
+    version_9 = b64decode(first).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
     no_issuer = Signer("Leaf", Signer("Issuer", ROOT, mark=ISSUER_MARK, is_ca=False))
     short = Signer("Leaf", ROOT, is_ca=False)
     return {
@@ -128,6 +144,8 @@ def forged() -> dict[str, str]:
         "expired": old.signed(),
         "an issuer that may issue nothing": no_issuer.signed(),
         "a short chain": short.signed(),
+        "a certificate of no version": with_chain([b64encode(version_9).decode(), *others]),
+        "a key on another curve": with_chain([b64encode(strange_curve(b64decode(first))).decode(), *others]),
         "another algorithm": LEAF.signed("HS256"),
         "no signature": f"{head}.{payload}.",
         "two parts": f"{head}.{payload}",
@@ -202,7 +220,14 @@ async def test_settings_name_what_is_needed(settings: Settings, play: PlayEmulat
     for encoding in (Encoding.DER, Encoding.PEM):
         root.write_bytes(ROOT.certificate.public_bytes(encoding))
         assert load_root(root) == ROOT.certificate
-    whole = msgspec.structs.replace(settings, app_store_root_file=str(root), play_account_file=str(account))
+    half = msgspec.structs.replace(settings, app_store_root_file=str(root))
+    with pytest.raises(SettingsInvalid, match="LETHE_APP_STORE_BUNDLE_ID is missing"):
+        sellers_of(half)
+    with pytest.raises(SettingsInvalid, match="LETHE_PLAY_PACKAGE is missing"):
+        sellers_of(msgspec.structs.replace(settings, play_account_file=str(account)))
+    whole = msgspec.structs.replace(
+        half, app_store_bundle_id=BUNDLE, play_account_file=str(account), play_package=PACKAGE
+    )
     assert sellers_of(whole).keys() == set(Shop)
     assert sellers_of(settings) == {}
     for name in ("app_store_root_file", "play_account_file"):
@@ -210,4 +235,4 @@ async def test_settings_name_what_is_needed(settings: Settings, play: PlayEmulat
             file = tmp_path / "broken"
             file.write_bytes(content)
             with pytest.raises(SettingsInvalid, match=f"LETHE_{name.upper()}"):
-                sellers_of(msgspec.structs.replace(settings, **{name: str(file)}))
+                sellers_of(msgspec.structs.replace(whole, **{name: str(file)}))

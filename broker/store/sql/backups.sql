@@ -8,7 +8,7 @@ SELECT count(*) AS tables FROM pg_tables WHERE schemaname = 'public'
 
 -- name: erase_again
 -- Users whose ids have these digests were erased after the backup was made: their tokens open nothing from this write on,
--- and whichever process runs next erases what came back of them. A hold on them had ended, or they would not be gone.
+-- and whichever process runs next erases what came back of them. A hold on them had ended, or came too late.
 WITH back AS (
     UPDATE users SET erasing_at = coalesce(erasing_at, now()),
                      token_hash = sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'))

@@ -26,5 +26,5 @@ SELECT breaches.*, 0 AS told FROM breaches JOIN breach_users ON breach_id = brea
 WHERE user_id = $1 ORDER BY declared_at DESC, id
 
 -- name: told
--- The app was given what concerns its user.
-UPDATE breach_users SET told_at = now() WHERE user_id = $1 AND told_at IS NULL
+-- The app was given some of what concerns its user.
+UPDATE breach_users SET told_at = now() WHERE user_id = $1 AND told_at IS NULL AND breach_id = ANY ($2)

@@ -13,10 +13,6 @@ VALUES (coalesce((SELECT id FROM requests
 ON CONFLICT (id) DO UPDATE SET resume_at = excluded.resume_at WHERE requests.completed_at IS NULL
 RETURNING *
 
--- name: of_child
--- The erasure of a user known to be a child, as long as it is open.
-SELECT id FROM requests WHERE user_id = $1 AND ground = 'child' AND completed_at IS NULL LIMIT 1
-
 -- name: forget_devices
 -- Nothing is sealed to a user's devices any more; also where a hold keeps the user's records.
 DELETE FROM devices WHERE user_id = $1
