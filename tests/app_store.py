@@ -55,8 +55,8 @@ class Signer:
         own = b64encode(self.certificate.public_bytes(Encoding.DER)).decode()
         return [own, *(self.issuer.chain if self.issuer else [])]
 
-    def signed(self, algorithm: str = "ES256", **changed: Any) -> str:
-        """Sign a transaction as StoreKit 2 shows it to the app."""
+    def signed(self, algorithm: str = "ES256", *, chain: list[str] | None = None, **changed: Any) -> str:
+        """Sign a transaction as StoreKit 2 shows it to the app; `chain` shows other certificates than its own."""
         content = {
             "transactionId": str(uuid4().int)[:16],
             "originalTransactionId": "1",
@@ -72,7 +72,7 @@ class Signer:
             **changed,
         }
         key: Any = self.key if algorithm == "ES256" else "x" * 32
-        return jwt.encode(content, key, algorithm=algorithm, headers={"x5c": self.chain})
+        return jwt.encode(content, key, algorithm=algorithm, headers={"x5c": chain or self.chain})
 
 
 def apple() -> tuple[Signer, Signer]:

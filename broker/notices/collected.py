@@ -71,7 +71,7 @@ def collected(facts: NoticeFacts) -> list[Collected]:
     if facts.has_pictures:
         found.insert(0, _content(Kind.PHOTOS, "pictures that users send to have them worked on", is_shared=is_shared))
     if facts.has_credits:
-        why = "credits that were granted and spent, with the app's reference of a purchase; no payment data"
+        why = "credits granted and spent; of a purchase a reference or a digest, no payment data"
         found.append(Collected(kind=Kind.PURCHASES, uses=(Use.FUNCTION,), because=why))
     return [*found, *_of_devices(facts)]
 

@@ -142,7 +142,7 @@ def _listed(facts: NoticeFacts) -> Iterator[Activity]:
         yield Activity(
             name="accounts of credits",
             basis="contract (6(1)(b))",
-            data="credits granted and spent, the app's own reference of a purchase; no payment data",
+            data="credits granted and spent; of a purchase a reference or a digest, no payment data",
             recipients=nobody,
             erased="with the user id",
         )

@@ -72,7 +72,11 @@ async def test_only_those_of_the_time_are_told(broker: Api, operators: Operators
     await run_sql(settings, "UPDATE jobs SET created_at = now() - interval '2 days'")
     now = datetime.now(UTC)
     past = {"since": (now - timedelta(days=3)).isoformat(), "until": (now - timedelta(days=1)).isoformat()}
+    await broker.http.post("/v1/users")  # of whom there was nothing then
     assert (await operators.ask(broker, "alice", "POST", "/breaches", breach(**past))).json()["users_concerned"] == 1
+    done = {"since": (now - timedelta(hours=1)).isoformat(), "until": (now + timedelta(seconds=1)).isoformat()}
+    by_record = await operators.ask(broker, "alice", "POST", "/breaches", breach(**done))
+    assert by_record.json()["users_concerned"] == await count(settings, "users") >= 2
     long_ago = {"since": (now - timedelta(days=9)).isoformat(), "until": (now - timedelta(days=8)).isoformat()}
     assert (await operators.ask(broker, "alice", "POST", "/breaches", breach(**long_ago))).json()[
         "users_concerned"

@@ -89,7 +89,7 @@ async def test_everything_that_is_about_a_user_is_exported_or_withheld(settings:
     found = await rows_of(settings, refers)
     # What does not go by itself with its user or job would hold up every erasure.
     assert {(row["name"], row["to"]) for row in found if row["goes"] not in {b"c", b"n"}} == {("jobs", "users")}
-    about = {row["name"] for row in found} | {"users", "audit_events"}  # joined by a subject, so that it can stay
+    about = {row["name"] for row in found} | {"users", "audit_events"}  # joined by a pseudonym, so that it can stay
     assert about == {"users", "jobs", *OF_USER, *OF_JOB}
     withheld = {column for of in WITHHELD for column in of.columns}
     columns = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"

@@ -152,7 +152,7 @@ async def test_what_is_not_set_up_is_refused(settings: Settings) -> None:
 
 async def test_a_key_file_that_is_wrong_stops_the_start(settings: Settings, tmp_path: Path) -> None:
     """Named by its setting."""
-    for name in ("webhook_keys_file", "fcm_account_file"):
+    for name in ("webhook_keys_file", "fcm_account_file", "apns_key_file"):
         wrong = msgspec.structs.replace(settings, **{name: str(tmp_path / "none")})
         with pytest.raises(SettingsInvalid, match=f"LETHE_{name.upper()}"):
             async with running_services(wrong):

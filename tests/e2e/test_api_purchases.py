@@ -1,5 +1,6 @@
 """Purchases over HTTP: a phone shows what Apple has signed, and pays with it; all else is refused with a code."""
 
+import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ async def shop(settings: Settings, tmp_path: Path) -> AsyncGenerator[Api]:
 
 
 async def redeemed(api: Api, **order: Any) -> tuple[int, dict[str, Any]]:
-    answer = await api.http.post("/v1/me/purchases", json=order, headers={"Authorization": f"Bearer {api.token}"})
+    headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/json"}
+    answer = await api.http.post("/v1/me/purchases", content=json.dumps(order), headers=headers)
     return answer.status_code, answer.json()
 
 

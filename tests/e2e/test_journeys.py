@@ -17,6 +17,7 @@ CLAIMS = {
         "5 credits are taken, once",
         "none of the photo's 14 EXIF, GPS, XMP and comment fields is in it",
         "no user id, no token, no job id is",
+        "each copy there has a word, and none is unknown",
         "all 6 copies of what was sent are gone",
     ),
     "m2r": (

@@ -17,7 +17,7 @@ from broker.google_account import Account
 from broker.purchases import REDEEM_WITHIN_S, Shop
 from broker.services import Services
 from broker.settings import Settings, SettingsInvalid
-from broker.shops.app_store import ISSUER_MARK, AppStore, load_root
+from broker.shops.app_store import ISSUER_MARK, LEAF_MARK, AppStore, load_root
 from broker.shops.play import Play
 from broker.shops.redeeming import Redeeming, sellers_of
 from policies.credits import Credits
@@ -77,13 +77,17 @@ async def test_no_payment_data_is_kept(services: Services, redeeming: Redeeming,
     user = await services.stores.users.mint()
     receipt = LEAF.signed(transactionId="2000000123456789")
     await redeeming.redeem(user.user_id, Shop.APP_STORE, receipt, "")
-    for table in ("purchases", "credit_entries", "accounts"):
-        assert await count(settings, table, f"{table}::text LIKE '%2000000123456789%'") == 0
+    for table in ("purchases", "credit_entries", "accounts", "audit_events", "requests"):
+        for said in ("2000000123456789", receipt.rpartition(".")[2]):
+            assert await count(settings, table, f"{table}::text LIKE '%{said}%'") == 0
     await services.erasure.ask(user.token, user.user_id)
     again = await services.stores.users.mint()
     with pytest.raises(PurchaseUsed):
         await redeeming.redeem(again.user_id, Shop.APP_STORE, receipt, "")
-    await run_sql(settings, f"UPDATE purchases SET redeemed_on = redeemed_on - {REDEEM_WITHIN_S // 86_400 + 2}")
+    await run_sql(settings, f"UPDATE purchases SET redeemed_on = redeemed_on - {REDEEM_WITHIN_S // 86_400}")
+    await services.sweep.records()
+    assert await count(settings, "purchases") == 1
+    await run_sql(settings, "UPDATE purchases SET redeemed_on = redeemed_on - 2")
     await services.sweep.records()
     assert await count(settings, "purchases") == 0
 
@@ -113,13 +117,6 @@ async def test_what_is_no_purchase_here_is_refused(
     assert await count(settings, "purchases") == 0
 
 
-def with_chain(chain: list[str]) -> str:
-    """A receipt with other certificates than those that signed it."""
-    head, payload, signature = LEAF.signed().split(".")
-    header = {**json.loads(urlsafe_b64decode(head + "==")), "x5c": chain}
-    return f"{urlsafe_b64encode(json.dumps(header).encode()).rstrip(b'=').decode()}.{payload}.{signature}"
-
-
 def strange_curve(certificate: bytes) -> bytes:
     """Name a curve that nobody knows, of the same length, in a certificate."""
     p256 = bytes.fromhex("06082a8648ce3d030107")
@@ -132,20 +129,25 @@ def forged() -> dict[str, str]:
     head, payload, signature = LEAF.signed().split(".")
     more = urlsafe_b64encode(json.dumps({**json.loads(urlsafe_b64decode(payload + "==")), "quantity": 9}).encode())
     _, stranger = apple()
-    unmarked, old = Signer("Leaf", LEAF.issuer, is_ca=False), Signer("Leaf", LEAF.issuer, lasts=timedelta(days=-1))
+    unmarked = Signer("Leaf", LEAF.issuer, is_ca=False)
+    old = Signer("Leaf", LEAF.issuer, mark=LEAF_MARK, is_ca=False, lasts=timedelta(days=-1))
+    plain_issuer = Signer("Issuer", ROOT)
+    no_issuer = Signer("Issuer", ROOT, mark=ISSUER_MARK, is_ca=False)
     [first, *others] = LEAF.chain
     version_9 = b64decode(first).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x09", 1)
-    no_issuer = Signer("Leaf", Signer("Issuer", ROOT, mark=ISSUER_MARK, is_ca=False))
     short = Signer("Leaf", ROOT, is_ca=False)
     return {
         "changed": f"{head}.{more.rstrip(b'=').decode()}.{signature}",
         "another root": stranger.signed(),
+        "another's leaf below Apple's issuer": stranger.signed(chain=[stranger.chain[0], *LEAF.chain[1:]]),
+        "another's issuer below Apple's root": stranger.signed(chain=[*stranger.chain[:2], LEAF.chain[2]]),
         "no mark": unmarked.signed(),
+        "no mark of the issuer": Signer("Leaf", plain_issuer, mark=LEAF_MARK, is_ca=False).signed(),
         "expired": old.signed(),
-        "an issuer that may issue nothing": no_issuer.signed(),
+        "an issuer that may issue nothing": Signer("Leaf", no_issuer, mark=LEAF_MARK, is_ca=False).signed(),
         "a short chain": short.signed(),
-        "a certificate of no version": with_chain([b64encode(version_9).decode(), *others]),
-        "a key on another curve": with_chain([b64encode(strange_curve(b64decode(first))).decode(), *others]),
+        "a certificate of no version": LEAF.signed(chain=[b64encode(version_9).decode(), *others]),
+        "a key on another curve": LEAF.signed(chain=[b64encode(strange_curve(b64decode(first))).decode(), *others]),
         "another algorithm": LEAF.signed("HS256"),
         "no signature": f"{head}.{payload}.",
         "two parts": f"{head}.{payload}",

@@ -229,12 +229,12 @@ def test_both_stores_have_a_word_for_everything() -> None:
 def test_the_papers_tell_of_notifications() -> None:
     """A push token is a device's id for both stores, and an activity of the record, with who gets it."""
     silent = facts_in_house()
-    told = msgspec.structs.replace(silent, channels=(Channel.FCM, Channel.WEBHOOK))
+    told = msgspec.structs.replace(silent, channels=tuple(Channel))
     assert "DeviceID" not in declared(silent)
     assert declared(told)["DeviceID"] == ["AppFunctionality"]
     assert ticked(told, "PSL_DATA_TYPES_IDENTIFIERS") == {"PSL_DEVICE_ID"}
     line = "telling that a job has ended"
     assert line not in text_of(Format.ARTICLE_30, silent)
     (row,) = [row for row in text_of(Format.ARTICLE_30, told).splitlines() if line in row]
-    assert "Google (Firebase Cloud Messaging), the app's own server" in row
+    assert "the app's own server, Google (Firebase Cloud Messaging), Apple" in row
     assert "at most 4 days" in row

@@ -1,11 +1,13 @@
 """Imaginex: pictures from words and a changed photo, at a provider that learns nobody's name and keeps nothing."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
 from broker.client import JobView
 from broker.config import load_config
+from broker.custody import Evidence
 from broker.demo.emulated import PROVIDERS, ZERO_RETENTION
 from broker.demo.evidence import theirs
 from broker.demo.outside import ids_of, show_key, show_what_left
@@ -80,9 +82,10 @@ async def _look(stage: Stage, phone: Phone, edited: JobView) -> None:
     show_what_left(sent, PHOTO.read_bytes(), ids_of(phone.user, [job.id, job.public_id]), name="openai", report=report)
     show_key(sent, _API_KEY, report=report)
     report.step("What is known of what it had")
-    copies = theirs(await stage.evidence.copies(job))
+    copies, now = theirs(await stage.evidence.copies(job)), datetime.now(UTC)
     report.theirs(copies)
-    report.check("nothing of it is kept there", all(copy.evidence and not copy.is_open for copy in copies))
+    gone = [copy for copy in copies if copy.evidence is Evidence.EXPIRES_BY and copy.until and copy.until <= now]
+    report.check("nothing of it is kept there", bool(copies) and gone == copies)
     await stage.check_uploads(job)
 
 
