@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from broker.crypto.jwt import jwt_of
 from broker.settings import SettingsInvalid
 
 log = structlog.get_logger()
@@ -87,8 +87,7 @@ class AccessTokens:
             "iat": now,
             "exp": now + ASSERTION_S,
         }
-        signed = b".".join(_encoded(msgspec.json.encode(part)) for part in (header, claims))
-        return (signed + b"." + _encoded(self._key.sign(signed, PKCS1v15(), SHA256()))).decode()
+        return jwt_of(header, claims, sign=lambda content: self._key.sign(content, PKCS1v15(), SHA256()))
 
 
 def load_account(path: Path, *, setting: str) -> Account:
@@ -108,7 +107,3 @@ def _signing_key(pem: str) -> RSAPrivateKey:
     if not isinstance(key, RSAPrivateKey):
         raise TypeError("not RSA")
     return key
-
-
-def _encoded(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")

@@ -3,18 +3,22 @@
 import asyncio
 from base64 import b64decode
 from contextlib import aclosing
+from typing import TypeVar
 
+import msgspec
 from litestar.exceptions import HTTPException
 
 from broker.api.deps import HttpRequest
 from broker.api.submitting import refuse_two_lengths, stream_of
-from broker.errors import UploadIncomplete
+from broker.errors import InvalidParameter, UploadIncomplete
 from broker.incoming import Body
 from broker.parameters import decode_json, invalid
 from broker.services import Services
 
 MAX_BYTES = 8_192
 READ_WITHIN_S = 10.0
+
+T = TypeVar("T")
 
 
 async def read_json(request: HttpRequest, services: Services) -> bytearray:
@@ -36,6 +40,14 @@ async def read_json(request: HttpRequest, services: Services) -> bytearray:
 async def read_object(request: HttpRequest, services: Services, *, names: frozenset[str]) -> dict[str, object]:
     """Read one JSON object that has no other members than these; raise what is wrong with it."""
     return object_in(await read_json(request, services), names=names)
+
+
+def struct_in(data: bytearray, kind: type[T], *, form: str) -> T:
+    """Decode a struct that is whole; raise InvalidParameter, which says what it should be, and never what it was."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as exc:
+        raise InvalidParameter(form) from exc
 
 
 def object_in(data: bytearray, *, names: frozenset[str]) -> dict[str, object]:

@@ -8,8 +8,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from broker.api.bodies import read_json
-from broker.api.deps import HttpRequest, Wired
-from broker.api.holds import Operators
+from broker.api.deps import HttpRequest, Operators, Wired, operator_of
 from broker.api.views import whole_second
 from broker.breaches import REPORT_WITHIN, TYPE, BreachFacts, Record
 from broker.errors import InvalidParameter
@@ -29,7 +28,7 @@ class NewBreachView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 @post("/breaches")
 async def declare_breach(request: HttpRequest, services: Wired, operators: Operators) -> Response[Record]:
     """Declare a breach: from now on everybody whom it concerns is told."""
-    operator = operators.require(request.headers.get("authorization", ""))
+    operator = operator_of(request, operators)
     new = read_breach(await read_json(request, services), now=datetime.now(UTC))
     breach = await services.stores.breaches.declare(
         new.facts, operator=operator, aware_at=new.aware_at, since=new.since, until=new.until
@@ -40,7 +39,7 @@ async def declare_breach(request: HttpRequest, services: Wired, operators: Opera
 @get("/breaches/{breach_id:uuid}")
 async def get_breach(breach_id: FromPath[UUID], request: HttpRequest, services: Wired, operators: Operators) -> Record:
     """Export the record of a breach, with how many were told by now."""
-    operators.require(request.headers.get("authorization", ""))
+    operator_of(request, operators)
     return _record(services, await services.stores.breaches.find(breach_id))
 
 

@@ -5,14 +5,11 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
-from litestar.di import NamedDependency
 from msgspec import UNSET, UnsetType
 
-from broker.api.bodies import read_json
-from broker.api.deps import HttpRequest, Known, Wired
+from broker.api.bodies import read_json, struct_in
+from broker.api.deps import HttpRequest, Known, Operators, Wired, operator_of
 from broker.api.views import Moment, whole_second
-from broker.errors import InvalidParameter
-from broker.operators import OperatorKeys
 from broker.store.credits import Entry
 
 NEWEST = 100
@@ -61,11 +58,9 @@ async def get_credits(services: Wired, caller: Known) -> AccountView:
 
 
 @post("/credits")
-async def grant_credits(
-    request: HttpRequest, services: Wired, operators: NamedDependency[OperatorKeys]
-) -> Response[BalanceView]:
+async def grant_credits(request: HttpRequest, services: Wired, operators: Operators) -> Response[BalanceView]:
     """Grant credits to a user: on the operator's listener, with an operator key."""
-    operators.require(request.headers.get("authorization", ""))
+    operator_of(request, operators)
     grant = read_grant(await read_json(request, services))
     store = services.stores.credits
     is_new = await store.grant(grant.user_id, grant.credits, reference=grant.reference)
@@ -76,10 +71,8 @@ async def grant_credits(
 
 def read_grant(data: bytearray) -> GrantView:
     """Read one grant; raise InvalidParameter where a member is missing, unknown or out of range."""
-    try:
-        return msgspec.json.decode(data, type=GrantView)
-    except msgspec.DecodeError as exc:
-        raise InvalidParameter(f"a grant has user_id, credits (1 to {MOST}), a short reference, and no more") from exc
+    form = f"a grant has user_id, credits (1 to {MOST}), a short reference, and no more"
+    return struct_in(data, GrantView, form=form)
 
 
 def _show(entry: Entry) -> EntryView:

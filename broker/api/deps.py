@@ -12,6 +12,7 @@ from broker.account_errors import CrossSite
 from broker.api.edge import BREACH
 from broker.api.views import Pace
 from broker.errors import Unauthenticated
+from broker.operators import OperatorKeys
 from broker.services import Services
 from broker.store.users import KnownUser
 
@@ -21,6 +22,7 @@ NO_SESSION = "nobody has this session: it has ended, or never was"
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 HttpRequest: TypeAlias = Request[object, object, State]
+Operators: TypeAlias = NamedDependency[OperatorKeys]
 
 
 class Credential(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,3 +103,8 @@ def _require_same_origin(request: HttpRequest) -> None:
     site = request.headers.get("sec-fetch-site", "")
     if site != "same-origin" and (request.method not in SAFE_METHODS or site not in {"", "none"}):
         raise CrossSite
+
+
+def operator_of(request: HttpRequest, operators: OperatorKeys) -> str:
+    """Return the name of the operator whose key comes with a request; raise OperatorKeyRequired."""
+    return operators.require(request.headers.get("authorization", ""))

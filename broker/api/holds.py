@@ -5,19 +5,15 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, delete, get, post
-from litestar.di import NamedDependency
 from litestar.params import FromPath
 from msgspec import UNSET, UnsetType
 
-from broker.api.bodies import read_json
-from broker.api.deps import HttpRequest, Wired
+from broker.api.bodies import read_json, struct_in
+from broker.api.deps import HttpRequest, Operators, Wired, operator_of
 from broker.api.rights import RequestView, show_request
 from broker.api.views import Moment, moment, whole_second
-from broker.errors import InvalidParameter
-from broker.operators import OperatorKeys
 from broker.store.holds import Hold
 
-Operators = NamedDependency[OperatorKeys]
 UserId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 
 
@@ -59,11 +55,9 @@ class ChildView(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 @post("/holds")
 async def propose_hold(request: HttpRequest, services: Wired, operators: Operators) -> Response[HoldView]:
     """Propose a hold; it keeps nothing until another operator has confirmed it."""
-    operator = _operator(request, operators)
-    try:
-        wanted = msgspec.json.decode(await read_json(request, services), type=NewHoldView)
-    except msgspec.DecodeError as exc:
-        raise InvalidParameter("a hold has user_id, a reference of letters, digits and ._:/- and no more") from exc
+    operator = operator_of(request, operators)
+    form = "a hold has user_id, a reference of letters, digits and ._:/- and no more"
+    wanted = struct_in(await read_json(request, services), NewHoldView, form=form)
     hold = await services.stores.holds.propose(wanted.user_id, wanted.reference, operator=operator)
     return Response(_show(hold), status_code=201)
 
@@ -73,37 +67,31 @@ async def confirm_hold(
     hold_id: FromPath[UUID], request: HttpRequest, services: Wired, operators: Operators
 ) -> HoldView:
     """Put a hold in force, with another key than it was proposed with."""
-    return _show(await services.stores.holds.confirm(hold_id, operator=_operator(request, operators)))
+    return _show(await services.stores.holds.confirm(hold_id, operator=operator_of(request, operators)))
 
 
 @delete("/holds/{hold_id:uuid}", status_code=200)
 async def end_hold(hold_id: FromPath[UUID], request: HttpRequest, services: Wired, operators: Operators) -> HoldView:
     """End a hold: what it kept goes at its time again, or at once where its user was erased meanwhile."""
-    return _show(await services.stores.holds.end(hold_id, operator=_operator(request, operators)))
+    return _show(await services.stores.holds.end(hold_id, operator=operator_of(request, operators)))
 
 
 @get("/holds")
 async def list_holds(request: HttpRequest, services: Wired, operators: Operators) -> HoldListView:
     """List holds."""
-    _operator(request, operators)
+    operator_of(request, operators)
     return HoldListView(items=[_show(hold) for hold in await services.stores.holds.all()])
 
 
 @post("/children")
 async def remove_child(request: HttpRequest, services: Wired, operators: Operators) -> Response[RequestView]:
     """Erase a user who is known to be a child; 202 while something of it is not gone."""
-    operator = _operator(request, operators)
-    try:
-        child = msgspec.json.decode(await read_json(request, services), type=ChildView)
-    except msgspec.DecodeError as exc:
-        raise InvalidParameter("a child is named by user_id, and no more") from exc
+    operator = operator_of(request, operators)
+    child = struct_in(await read_json(request, services), ChildView, form="a child is named by user_id, and no more")
     made = await services.erasure.remove_child(child.user_id, operator=operator)
+    services.stores.users.forget_all()
     status_code = 200 if made.destroyed_at is not None else 202
     return Response(await show_request(services, made), status_code=status_code)
-
-
-def _operator(request: HttpRequest, operators: OperatorKeys) -> str:
-    return operators.require(request.headers.get("authorization", ""))
 
 
 def _show(hold: Hold) -> HoldView:

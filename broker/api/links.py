@@ -1,23 +1,18 @@
 """Links over HTTP, on the operator's listener: the app's own server tells to which anonymous user a sign-in belongs."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from litestar import Response, post
 from litestar.di import NamedDependency
 
 from broker.account_errors import UserNotFound
-from broker.api.bodies import read_json
-from broker.api.deps import MAX_TOKEN_CHARS, HttpRequest, Wired
+from broker.api.bodies import read_json, struct_in
+from broker.api.deps import MAX_TOKEN_CHARS, HttpRequest, Operators, Wired, operator_of
 from broker.api.users import UserView
-from broker.errors import InvalidParameter
-from broker.operators import OperatorKeys
-from broker.services import Services
 from broker.subjects import Subjects
 
-Operators = NamedDependency[OperatorKeys]
 Hashed = NamedDependency[Subjects]
-Order = TypeVar("Order")
 
 FORM = "a subject is 64 hex digits in small letters; a link has the user's token too, and no more"
 
@@ -58,8 +53,8 @@ async def link_subject(
     request: HttpRequest, services: Wired, operators: Operators, subjects: Hashed
 ) -> Response[LinkView]:
     """Link a subject to a user; 409 where it is linked to another."""
-    operators.require(request.headers.get("authorization", ""))
-    order = await _read(request, services, NewLinkView)
+    operator_of(request, operators)
+    order = struct_in(await read_json(request, services), NewLinkView, form=FORM)
     subject, user_id = subjects.hash(order.subject), await services.stores.users.find(order.token)
     if user_id is None:
         raise UserNotFound("nobody has this token")
@@ -72,8 +67,8 @@ async def give_token(
     request: HttpRequest, services: Wired, operators: Operators, subjects: Hashed
 ) -> Response[UserView]:
     """Make a token of the user to whom a subject is linked, for one more device."""
-    operators.require(request.headers.get("authorization", ""))
-    order = await _read(request, services, SubjectView)
+    operator_of(request, operators)
+    order = struct_in(await read_json(request, services), SubjectView, form=FORM)
     new = await services.stores.links.add_token(subjects.hash(order.subject))
     return Response(UserView(user_id=new.user_id, token=new.token), status_code=201)
 
@@ -81,14 +76,7 @@ async def give_token(
 @post("/links/end", status_code=204)
 async def unlink_subject(request: HttpRequest, services: Wired, operators: Operators, subjects: Hashed) -> None:
     """End a link, with the tokens and sessions that came of it."""
-    operators.require(request.headers.get("authorization", ""))
-    order = await _read(request, services, SubjectView)
+    operator_of(request, operators)
+    order = struct_in(await read_json(request, services), SubjectView, form=FORM)
     await services.stores.links.unlink(subjects.hash(order.subject))
     services.stores.users.forget_all()
-
-
-async def _read(request: HttpRequest, services: Services, kind: type[Order]) -> Order:
-    try:
-        return msgspec.json.decode(await read_json(request, services), type=kind)
-    except msgspec.DecodeError as exc:
-        raise InvalidParameter(FORM) from exc

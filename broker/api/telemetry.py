@@ -4,9 +4,8 @@ import msgspec
 from litestar import Response, post
 from msgspec import UNSET, UnsetType
 
-from broker.api.bodies import read_json
+from broker.api.bodies import read_json, struct_in
 from broker.api.deps import HttpRequest, Wired
-from broker.errors import InvalidParameter
 from broker.telemetry import AppReport
 
 
@@ -27,7 +26,6 @@ async def take_report(request: HttpRequest, services: Wired) -> Response[None]:
 
 def read_report(data: bytearray) -> AppReport:
     """Read one report; raise InvalidParameter where a word or field is not on the list, which is never quoted."""
-    try:
-        return msgspec.json.decode(data, type=AppReport)
-    except msgspec.DecodeError as exc:
-        raise InvalidParameter("a report has `event`, `platform` and perhaps `duration_ms`, and nothing else") from exc
+    return struct_in(
+        data, AppReport, form="a report has `event`, `platform` and perhaps `duration_ms`, and nothing else"
+    )

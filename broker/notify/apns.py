@@ -6,7 +6,6 @@ The key that Apple gave out signs a token (ES256) of at most an hour, made anew 
 
 import re
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from broker.crypto.jwt import jwt_of
 from broker.notifications import Answer, Notification, Told
 from broker.notify.answers import read_answer
 from broker.settings import SettingsInvalid
@@ -50,11 +50,12 @@ class ApnsKey(msgspec.Struct, frozen=True, kw_only=True):
 
     def token(self, now: int) -> str:
         """Sign what Apple calls a provider token (RFC 7519, ES256)."""
-        parts = ({"alg": "ES256", "kid": self.key_id}, {"iss": self.team_id, "iat": now})
-        signed = b".".join(_encoded(msgspec.json.encode(part)) for part in parts)
-        numbers = decode_dss_signature(self.key.sign(signed, ECDSA(SHA256())))
-        signature = b"".join(number.to_bytes(_COORDINATE_BYTES, "big") for number in numbers)
-        return (signed + b"." + _encoded(signature)).decode()
+        header: dict[str, str] = {"alg": "ES256", "kid": self.key_id}
+        return jwt_of(header, {"iss": self.team_id, "iat": now}, sign=self._sign)
+
+    def _sign(self, content: bytes) -> bytes:
+        numbers = decode_dss_signature(self.key.sign(content, ECDSA(SHA256())))
+        return b"".join(number.to_bytes(_COORDINATE_BYTES, "big") for number in numbers)
 
 
 class Apns:
@@ -120,7 +121,3 @@ def load_apns_key(path: Path, app_id: str) -> ApnsKey:
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
         raise SettingsInvalid("LETHE_APNS_KEY_FILE is not a key of the curve P-256")
     return ApnsKey(key=key, key_id=name[1], team_id=app[1], bundle_id=app[2])
-
-
-def _encoded(data: bytes) -> bytes:
-    return urlsafe_b64encode(data).rstrip(b"=")

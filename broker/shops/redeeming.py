@@ -8,7 +8,7 @@ import structlog
 
 from broker.account_errors import InvalidPurchase, PurchasesNotSetUp, PurchaseUsed, ShopUnavailable
 from broker.google_account import load_account
-from broker.purchases import REDEEM_WITHIN_S, Seller, Shop
+from broker.purchases import REDEEM_WITHIN_S, Shop
 from broker.settings import Settings, SettingsInvalid
 from broker.shops.app_store import AppStore, load_root
 from broker.shops.play import Play
@@ -23,7 +23,7 @@ _WORTHLESS = "the profile names no credits for this product"
 class Redeeming:
     """Takes receipts."""
 
-    def __init__(self, sellers: Mapping[Shop, Seller], *, credit_store: CreditStore, policy: Credits) -> None:
+    def __init__(self, sellers: Mapping[Shop, AppStore | Play], *, credit_store: CreditStore, policy: Credits) -> None:
         self._sellers = sellers
         self._store = credit_store
         self._credits = policy
@@ -51,7 +51,7 @@ class Redeeming:
         await self._finish(seller, receipt, purchase.product)
         return is_new
 
-    async def _finish(self, seller: Seller, receipt: str, product: str) -> None:
+    async def _finish(self, seller: AppStore | Play, receipt: str, product: str) -> None:
         try:
             await seller.finish(receipt, product)
         except ShopUnavailable:
@@ -64,9 +64,9 @@ class Redeeming:
             await seller.aclose()
 
 
-def sellers_of(settings: Settings) -> dict[Shop, Seller]:
+def sellers_of(settings: Settings) -> dict[Shop, AppStore | Play]:
     """Read what is needed to ask each shop that settings name; raise SettingsInvalid."""
-    sellers: dict[Shop, Seller] = {}
+    sellers: dict[Shop, AppStore | Play] = {}
     if root := settings.app_store_root_file:
         _require(settings.app_store_bundle_id, "LETHE_APP_STORE_BUNDLE_ID")
         sellers[Shop.APP_STORE] = AppStore(load_root(Path(root)), settings.app_store_bundle_id)
