@@ -22,6 +22,7 @@ BUDGETED = (
     "broker's peak RSS, 50 uploads of 20 MB at once",
     "model throughput through the broker, of the bare loop",
     "refused → next provider asked, `generate`, p50",
+    "all policies together, p50",
     "keyholder, one caller",
     "keyholder, p50 of an operation",
 )
