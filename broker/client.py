@@ -13,6 +13,8 @@ from uuid import uuid4
 import httpx
 import msgspec
 
+from providers.calls import trust
+
 WAIT_S: Final = 25
 _CHUNK_BYTES: Final = 64 * 1024
 _TIMEOUT: Final = httpx.Timeout(10.0, read=WAIT_S + 15.0, write=60.0)
@@ -91,7 +93,9 @@ class Client:
     def __init__(self, url: str, *, token: str = "", headers: Mapping[str, str] | None = None) -> None:
         # A proxy of the environment is for the world outside, never for this machine.
         is_local = urlsplit(url).hostname in LOOPBACK
-        self._http = httpx.AsyncClient(base_url=url, timeout=_TIMEOUT, trust_env=not is_local)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=_TIMEOUT, verify=trust() if is_local else True, trust_env=not is_local
+        )
         self._headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
 
     async def __aenter__(self) -> Self:

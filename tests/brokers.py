@@ -10,6 +10,7 @@ from broker.app import bound, listening, url_of
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.processes import Facts
+from providers.calls import trust
 from tests.api_client import Api
 from tests.processes import LetheProcess
 from tests.stack import pretend_worker, running_services
@@ -32,7 +33,7 @@ async def served(services: Services, closing: asyncio.Event | None = None) -> As
     with bound("127.0.0.1:0") as client, bound("127.0.0.1:0") as operator:
         async with (
             listening(services, client, operator, closing=closing or asyncio.Event()),
-            httpx.AsyncClient(base_url=url_of(client), timeout=30) as http,
+            httpx.AsyncClient(base_url=url_of(client), timeout=30, verify=trust()) as http,
         ):
             token = (await http.post("/v1/users")).json()["token"]
             yield Api(http, services, url=url_of(client), operator_url=url_of(operator), token=token)

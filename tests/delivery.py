@@ -15,6 +15,7 @@ from typing import Protocol
 import httpx
 import msgspec
 
+from providers.calls import trust
 from providers.pinned import Resolve
 
 PUBLIC = "93.184.215.14"
@@ -108,7 +109,7 @@ class Internet(httpx.AsyncBaseTransport):
 
     def __init__(self, hosts: Mapping[str, Served]) -> None:
         self._hosts = hosts
-        self._inner = httpx.AsyncHTTPTransport(trust_env=False)
+        self._inner = httpx.AsyncHTTPTransport(verify=trust(), trust_env=False)
         self.reached: list[str] = []
         """Every address that a connection was made to."""
         self.names: list[object] = []

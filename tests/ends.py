@@ -26,6 +26,7 @@ from broker.frames import Memory as Pages
 from broker.routing import LONG_WAIT_S
 from broker.settings import Settings
 from broker.store.keys import Keyholder, OpenAnswer
+from providers.calls import trust
 from tests.keyholder_process import KeyholderProcess
 from tests.lifecycle import eventually, rows_of
 from tests.processes import LetheProcess, lethe_process
@@ -224,7 +225,7 @@ async def _offers(listen: str, made: Scene) -> bool:
     for process in (made.broker, made.worker):
         assert process.running.poll() is None, process.log
     try:
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(verify=trust()) as http:
             return f'"{OPERATIONS[made.kind]}"' in (await http.get(f"http://{listen}/v1/operations")).text
     except httpx.TransportError:
         return False

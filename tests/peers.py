@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from broker.prctl import die_with_parent
+from providers.calls import trust
 
 ROOT = Path(__file__).parents[1]
 PEERS_PYTHON = ROOT / ".peers" / "bin" / "python"
@@ -91,7 +92,7 @@ def _environment(folder: Path, extra: Mapping[str, str]) -> dict[str, str]:
 
 def _wait_until_ready(peer: Peer, health: str, is_ready: Callable[[httpx.Response], bool]) -> None:
     deadline_s = time.monotonic() + READY_WITHIN_S
-    with httpx.Client(base_url=peer.url, trust_env=False, timeout=5.0) as client:
+    with httpx.Client(base_url=peer.url, verify=trust(), trust_env=False, timeout=5.0) as client:
         while not _is_up(client, health, is_ready):
             text = peer.log.read_text(errors="replace")
             assert peer.process.poll() is None, f"the peer ended:\n{text}"

@@ -14,6 +14,8 @@ from uuid import UUID
 import httpx
 import msgspec
 
+from providers.calls import trust
+
 NOT_NOW = frozenset({429, 500, 502, 503})
 AGAIN = frozenset({"upload_superseded", "upload_incomplete", "operation_unavailable"})
 """Refusals after which nothing was taken in, and a phone sends again: also when every worker died a moment ago."""
@@ -68,7 +70,7 @@ class Phone:
         self.asked: list[Asked] = []
         self.token = ""
         self.random = random.Random(seed)
-        self._http = httpx.AsyncClient(timeout=30)
+        self._http = httpx.AsyncClient(timeout=30, verify=trust())
 
     async def open(self) -> None:
         """Become a user."""

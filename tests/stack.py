@@ -97,6 +97,7 @@ async def own_database(servers: Servers) -> AsyncGenerator[str]:
 def settings_for(servers: Servers, dsn: str, folder: Path) -> Settings:
     return Settings(
         postgres_dsn=dsn,
+        postgres_connections=4,
         redis_url=servers.embedded.redis_url,
         blobs_url=f"file://{folder}/blobs",
         keyholder_socket=servers.keyholder.socket_path,

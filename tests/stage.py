@@ -17,6 +17,7 @@ from broker.metrics import render
 from broker.services import Services
 from broker.settings import Settings
 from broker.verify import sentences
+from providers.calls import trust
 from tests.emulators.base import Emulator, Json, running
 from tests.emulators.case import Case
 from tests.lifecycle import eventually
@@ -108,7 +109,7 @@ class Theatre(NamedTuple):
     async def alarms(self) -> float:
         """How often broker and worker have said that nothing is known of this provider's copies."""
         await eventually(self._worker_address, within_s=20)  # it is told with the worker's first renewal
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(verify=trust(), trust_env=False) as client:
             shown = (await client.get(f"{await self._worker_address()}/metrics")).text
         shown += render(self.services.metrics.registry).decode()
         found = re.findall(rf'^lethe_provider_unknown_total{{provider="{self.name}"}} (\S+)$', shown, re.MULTILINE)

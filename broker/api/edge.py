@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -21,10 +22,15 @@ _DEFAULTS = ((b"cache-control", b"private, no-store"), (b"x-content-type-options
 
 
 class Edge:
-    """Wraps an application; what it logs is a route's template, a method, a status and a duration."""
+    """
+    Wraps an application, and gives each request what its handlers are given.
 
-    def __init__(self, app: ASGIApp, *, max_discard_bytes: int) -> None:
+    What it logs is a route's template, a method, a status and a duration.
+    """
+
+    def __init__(self, app: ASGIApp, *, given: Mapping[str, object], max_discard_bytes: int) -> None:
         self._app = app
+        self._given = given
         self._max_discard_bytes = max_discard_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,6 +39,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
+        cast("dict[str, Any]", scope).setdefault("state", {}).update(self._given)
         exchange = _Exchange(scope, receive, send, request_id=request_id, max_discard_bytes=self._max_discard_bytes)
         before_s = time.monotonic()
         with bound_contextvars(request_id=request_id):

@@ -17,6 +17,7 @@ from broker.routes import OutsideProvider
 from broker.settings import inherited_environment
 from policies.base import Refuse
 from policies.registry import PROFILES, Policies, load_profile
+from providers.calls import trust
 
 CHECKOUT: Final = Path(__file__).parents[2]
 STRICTEST: Final = "minimal"
@@ -135,9 +136,15 @@ class Outside:
 
     async def sent(self) -> Sent:
         """Ask for every request that it has had."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            answer = (await client.get(f"{self.url}/-/seen")).raise_for_status()
-        return Sent(requests=msgspec.json.decode(answer.content, type=tuple[Request, ...]))
+        return Sent(requests=msgspec.json.decode(await self._get("seen"), type=tuple[Request, ...]))
+
+    async def account(self) -> str:
+        """Ask for the file that lets somebody in."""
+        return (await self._get("account")).decode()
+
+    async def _get(self, what: str) -> bytes:
+        async with httpx.AsyncClient(verify=trust(), trust_env=False) as client:
+            return (await client.get(f"{self.url}/-/{what}")).raise_for_status().content
 
 
 class Emulator(Outside):

@@ -65,10 +65,14 @@ class Phone:
         self._report.say(f"{self._name} has made a key pair; the broker knows the public key of it, and no name")
 
     async def order(
-        self, operation: str, parameters: Mapping[str, object] | None = None, pictures: Sequence[bytes] = ()
+        self,
+        operation: str,
+        parameters: Mapping[str, object] | None = None,
+        pictures: Sequence[bytes] = (),
+        **more: str,
     ) -> JobView:
-        """Send a job and follow it to its end; JobFailed unless it succeeds."""
-        job = await self.client.post({"operation": operation, "parameters": parameters or {}}, pictures)
+        """Send a job, with `more` members, and follow it to its end; JobFailed unless it succeeds."""
+        job = await self.client.post({"operation": operation, "parameters": parameters or {}, **more}, pictures)
         with progress_bars(self._report.console) as bars:
             return await finish(self.client, job.id, operation=operation, bars=bars)
 

@@ -27,6 +27,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Evidence
     report: Report
     providers: Mapping[str, Outside]
+    """Emulators by name: of providers, and of who tells the phone."""
     operator_key: str
     """Of the app's own server."""
     output: Path
@@ -53,6 +54,8 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
     play: Callable[[Stage], Awaitable[None]]
     providers: Mapping[str, str] = {}
     """The emulators that stand for providers, each with its API key."""
+    pushes_by: str = ""
+    """The emulator that stands for a push service; none if empty."""
     config: str = ""
     """Its lethe.toml, with `$NAME_url` and `$NAME_key`; the one that ships if empty."""
 
@@ -71,6 +74,11 @@ async def stage(journey: Journey, directory: Path, output: Path, report: Report)
             "LETHE_OPERATOR_KEYS_FILE": _written(directory, "operators", line),
             "LETHE_SUBJECT_KEY_FILE": _written(directory, "subject.key", secrets.token_hex(32)),
         }
+        if journey.pushes_by:
+            push = await exits.enter_async_context(running_emulator(journey.pushes_by, directory.absolute() / "push"))
+            providers[push.name] = push
+            account = _written(directory, "push-account.json", await push.account())
+            given |= {"LETHE_FCM_URL": push.url, "LETHE_FCM_ACCOUNT_FILE": account}
         stack = await exits.enter_async_context(Stack(directory, report=report.say, given=given))
         evidence = await exits.enter_async_context(Evidence(stack.settings))
         yield Stage(stack=stack, evidence=evidence, report=report, providers=providers, operator_key=key, output=output)

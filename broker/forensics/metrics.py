@@ -8,6 +8,7 @@ from typing import Final
 import httpx
 
 from broker.forensics.surfaces import Leaks, NotScanned, Part, Surface
+from providers.calls import trust
 
 _HOST: Final = "127.0.0.1"
 _FIGURES_WITHIN_S: Final = 20.0
@@ -24,7 +25,7 @@ class Metrics(Surface):
     async def parts(self) -> AsyncGenerator[Part]:
         """Ask each process."""
         urls, gone = (*await self._urls(), *self._more), 0
-        async with httpx.AsyncClient(trust_env=False, timeout=_FIGURES_WITHIN_S) as client:
+        async with httpx.AsyncClient(verify=trust(), trust_env=False, timeout=_FIGURES_WITHIN_S) as client:
             for url in urls:
                 try:
                     answer = (await client.get(f"{url}/metrics")).raise_for_status()

@@ -12,6 +12,7 @@ import msgspec
 
 from broker.client import Client, JobView, ServerRefused, ServerUnreachable, User
 from broker.forensics.markers import Place, Planted
+from providers.calls import trust
 
 _BOUNDARY: Final = "lethe-forensics"
 _AGAIN_S: Final = 0.1
@@ -39,7 +40,7 @@ class Phones:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx.AsyncClient(base_url=url, timeout=60, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=url, timeout=60, verify=trust(), trust_env=False)
 
     async def aclose(self) -> None:
         """Hang up."""

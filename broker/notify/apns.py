@@ -22,6 +22,7 @@ from broker.crypto.jwt import jwt_of
 from broker.notifications import Answer, Notification, Told
 from broker.notify.answers import read_answer
 from broker.settings import SettingsInvalid
+from providers.calls import trust
 
 log = structlog.get_logger()
 
@@ -67,7 +68,7 @@ class Apns:
         self._key = key
         self._url = url
         self._now = now
-        transport = httpx.AsyncHTTPTransport(http1=False, http2=True, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(verify=trust(), http1=False, http2=True, trust_env=False)
         self._client = httpx.AsyncClient(transport=transport, timeout=timeout_s, follow_redirects=False)
         self._token, self._renew_at = "", 0.0
 

@@ -3,19 +3,22 @@
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
 import structlog
 
-from broker.google_account import AccessTokens, Account
+from broker.google_account import AccessTokens, Account, load_account
 from broker.notifications import Answer, Notification, Told
 from broker.notify.answers import read_answer
+from broker.routes import is_loopback
+from broker.settings import SettingsInvalid
+from providers.calls import trust
 
 log = structlog.get_logger()
 
-URL = "https://fcm.googleapis.com"
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 TIMEOUT_S = 10.0
 LIVES_S = 3_600
@@ -26,10 +29,10 @@ class Fcm:
     """Tells phones."""
 
     def __init__(
-        self, account: Account, *, url: str = URL, now: Callable[[], float] = time.time, timeout_s: float = TIMEOUT_S
+        self, account: Account, *, url: str, now: Callable[[], float] = time.time, timeout_s: float = TIMEOUT_S
     ) -> None:
         self._sends_to = f"{url}/v1/projects/{quote(account.project_id, safe='')}/messages:send"
-        self._client = httpx.AsyncClient(trust_env=False, timeout=timeout_s, follow_redirects=False)
+        self._client = httpx.AsyncClient(verify=trust(), trust_env=False, timeout=timeout_s, follow_redirects=False)
         self._tokens = AccessTokens(account, self._client, scope=SCOPE, now=now)
 
     async def send(self, notification: Notification) -> Answer:
@@ -47,6 +50,23 @@ class Fcm:
     async def aclose(self) -> None:
         """Let go."""
         await self._client.aclose()
+
+
+def load_fcm(account_file: Path, url: str) -> Fcm:
+    """Read the account's file, and check the address; raise SettingsInvalid."""
+    if not _is_safe(url):
+        raise SettingsInvalid("LETHE_FCM_URL is no https:// address; only on loopback it may be http://")
+    return Fcm(load_account(account_file, setting="LETHE_FCM_ACCOUNT_FILE"), url=url.rstrip("/"))
+
+
+def _is_safe(url: str) -> bool:
+    """Whether nobody on the way can read a token."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_ours = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    return bool(parts.hostname) and (parts.scheme == "https" or is_ours)
 
 
 def message_of(notification: Notification) -> Mapping[str, object]:

@@ -6,10 +6,9 @@ from typing import Final
 
 import msgspec
 
-from broker.google_account import load_account
 from broker.notifications import Answer, Channel, Notification, Target, Told
 from broker.notify.apns import Apns, load_apns_key
-from broker.notify.fcm import Fcm
+from broker.notify.fcm import Fcm, load_fcm
 from broker.notify.webhook_keys import load_webhook_keys
 from broker.notify.webhooks import Webhooks
 from broker.notify_errors import NotificationUnavailable
@@ -76,6 +75,6 @@ def load_senders(settings: Settings) -> Senders:
     keys, account, apns = settings.webhook_keys_file, settings.fcm_account_file, settings.apns_key_file
     return Senders(
         webhooks=Webhooks(load_webhook_keys(Path(keys))) if keys else None,
-        fcm=Fcm(load_account(Path(account), setting="LETHE_FCM_ACCOUNT_FILE")) if account else None,
+        fcm=load_fcm(Path(account), settings.fcm_url) if account else None,
         apns=Apns(load_apns_key(Path(apns), settings.apns_app_id)) if apns else None,
     )

@@ -13,6 +13,7 @@ import structlog
 from broker.account_errors import InvalidPurchase, ShopUnavailable
 from broker.google_account import AccessTokens, Account
 from broker.purchases import MAX_MS, Purchase, Shop
+from providers.calls import trust
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ class Play:
 
     def __init__(self, account: Account, package: str, *, url: str = URL, timeout_s: float = TIMEOUT_S) -> None:
         self._base = f"{url}/androidpublisher/v3/applications/{quote(package, safe='')}/purchases/products"
-        self._client = httpx.AsyncClient(trust_env=False, timeout=timeout_s, follow_redirects=False)
+        self._client = httpx.AsyncClient(verify=trust(), trust_env=False, timeout=timeout_s, follow_redirects=False)
         self._tokens = AccessTokens(account, self._client, scope=SCOPE)
 
     async def verify(self, receipt: str, product: str) -> Purchase:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from providers.base import Output
+from providers.calls import trust
 from tests.contract.cases import CASES
 from tests.contract.orders import run, task
 from tests.emulators.case import Case
@@ -46,5 +47,5 @@ async def content_of(output: Output) -> bytes:
     """Fetch what is not there yet."""
     if output.data is not None:
         return output.data
-    async with httpx.AsyncClient(trust_env=False) as bare:
+    async with httpx.AsyncClient(verify=trust(), trust_env=False) as bare:
         return (await bare.get(output.url)).content

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from providers.base import Handle, Model, Part, Purge
+from providers.calls import trust
 from providers.failures import FailureKind, ProviderFailure
 from providers.fal import KEPT_S, Fal
 from tests.contract.orders import failure_of, finish, picture, run, stored, task, until
@@ -64,7 +65,7 @@ async def test_the_output_can_be_fetched_without_the_key(fal: Fal, emulator: Fal
     """A hidden output comes with a signed link; the link alone, as it lies at the CDN, opens nothing."""
     snapshot = await run(fal, task(CASE))
     (output,) = snapshot.outputs
-    async with httpx.AsyncClient(trust_env=False) as bare:
+    async with httpx.AsyncClient(verify=trust(), trust_env=False) as bare:
         answer = await bare.get(output.url)
         assert (await bare.get(output.url.partition("?")[0])).status_code == 404
     assert Image.open(io.BytesIO(answer.content)).size == (128, 96)
@@ -77,7 +78,7 @@ async def test_outputs_can_be_left_open(emulator: FalEmulator) -> None:
     async with aclosing(make(emulator.url, options={"acl": "allow"})) as adapter:
         (output,) = (await run(adapter, task(CASE))).outputs
         assert not emulator.requests("sign")
-        async with httpx.AsyncClient(trust_env=False) as bare:
+        async with httpx.AsyncClient(verify=trust(), trust_env=False) as bare:
             assert (await bare.get(output.url)).status_code == 200
 
 

@@ -10,6 +10,7 @@ from replicate.client import Client
 from replicate.exceptions import ReplicateError
 from replicate.webhook import Webhooks, WebhookSigningSecret
 
+from providers.calls import trust
 from tests.contract.orders import until
 from tests.emulators.base import Answer, Emulator, Seen, answer_json, limited, running
 from tests.emulators.hooks import Ring
@@ -96,7 +97,7 @@ async def test_it_runs_a_model_to_its_output(client: Official) -> None:
     """run() returns the address of the output, which anybody who has it can read."""
     output = await client.async_run("acme/flux", input={"prompt": "a boat"}, wait=False)
     assert isinstance(output, str)
-    async with httpx.AsyncClient(trust_env=False) as bare:
+    async with httpx.AsyncClient(verify=trust(), trust_env=False) as bare:
         assert (await bare.get(output)).content.startswith(b"\x89PNG")
 
 

@@ -19,6 +19,8 @@ CLAIMS = {
         "no user id, no token, no job id is",
         "each copy there has a word, and none is unknown",
         "all 6 copies of what was sent are gone",
+        "one message came: which job, and how it ended; no picture, no words, no user",
+        "where to tell the phone is forgotten",
     ),
     "m2r": (
         "all 4 copies of what was sent are gone",

@@ -22,6 +22,7 @@ from broker.posture import Posture
 from broker.receipts import signed_text, verify
 from broker.settings import Settings
 from broker.sniff import ImageKind
+from providers.calls import trust
 from tests.images_corpus import huge_png, marked, marker, not_pictures, saved, two_halves
 from tests.processes import LetheProcess, lethe_process
 from tests.profiles import settings_under
@@ -36,7 +37,7 @@ class Running:
     def __init__(self, url: str, settings: Settings, worker: LetheProcess) -> None:
         self.settings = settings
         self.worker = worker
-        self.http = httpx.Client(base_url=url, timeout=40)
+        self.http = httpx.Client(base_url=url, timeout=40, verify=trust())
         self.http.headers["Authorization"] = f"Bearer {self.http.post('/v1/users').json()['token']}"
 
     def put(self, body: bytes, *, headers: dict[str, str] | None = None, **query: str | int) -> httpx.Response:

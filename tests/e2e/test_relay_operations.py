@@ -14,6 +14,7 @@ import pytest
 from broker.app import bound, listening, url_of
 from broker.services import Services
 from broker.settings import Settings
+from providers.calls import trust
 from tests.checks import plant
 from tests.emulators.base import Answer, Scripted, running
 from tests.emulators.openai_images import SECRET as OPENAI_SECRET
@@ -103,7 +104,7 @@ async def studio(
             running_services(whole) as services,
             listening(services, client_socket, operator_socket, closing=asyncio.Event()),
             running_worker(services, whole),
-            httpx.AsyncClient(base_url=url_of(client_socket), timeout=40) as http,
+            httpx.AsyncClient(base_url=url_of(client_socket), timeout=40, verify=trust()) as http,
         ):
             token = (await http.post("/v1/users")).json()["token"]
             http.headers["Authorization"] = f"Bearer {token}"

@@ -13,6 +13,7 @@ from broker.app import bound, listening, url_of
 from broker.changes import heard
 from broker.services import Services
 from broker.settings import Settings
+from providers.calls import trust
 from tests.emulators import fal, replicate
 from tests.emulators.base import Seen, running
 from tests.emulators.fal import FalEmulator
@@ -74,7 +75,7 @@ async def phone(
             running_services(whole) as services,
             listening(services, client_socket, operator_socket, closing=asyncio.Event()),
             running_worker(services, whole),
-            httpx.AsyncClient(base_url=url_of(client_socket), timeout=40) as http,
+            httpx.AsyncClient(base_url=url_of(client_socket), timeout=40, verify=trust()) as http,
         ):
             token = (await http.post("/v1/users")).json()["token"]
             http.headers["Authorization"] = f"Bearer {token}"

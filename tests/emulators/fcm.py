@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 
+from tests.emulators import serving
 from tests.emulators.base import Answer, Seen, answer_json
 from tests.emulators.google import PROJECT, GoogleEmulator
 
 SCOPE = "https://www.googleapis.com/auth/firebase.messaging"
 SEND = "POST /v1/projects/{project}/messages:send"
+ACCOUNT = "GET /-/account"
+"""No part of Firebase's API: who started the emulator asks here for the account's file."""
 
 
 class _Android(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,7 +51,7 @@ class FcmEmulator(GoogleEmulator):
         super().__init__()
         self.gone: set[str] = set()
         self.messages: list[_Message] = []
-        self.routes |= {SEND: ("send", self._send)}
+        self.routes |= {SEND: ("send", self._send), ACCOUNT: ("account", self._give_account)}
 
     async def _send(self, seen: Seen, project: str) -> Answer:
         if not self.lets_in(seen):
@@ -64,7 +67,15 @@ class FcmEmulator(GoogleEmulator):
         self.messages.append(message)
         return answer_json({"name": f"projects/{PROJECT}/messages/{len(self.messages)}"})
 
+    async def _give_account(self, seen: Seen) -> Answer:
+        del seen
+        return Answer(body=self.account, headers={"content-type": "application/json"})
+
 
 def _error(status: int, code: str) -> Answer:
     details = [{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code}]
     return answer_json({"error": {"code": status, "message": "no", "status": code, "details": details}}, status)
+
+
+if __name__ == "__main__":
+    serving.serve(FcmEmulator(), serving.arguments("Firebase Cloud Messaging, emulated"))

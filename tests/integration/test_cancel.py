@@ -13,6 +13,7 @@ from broker.errors import JobNotFound, UploadSuperseded
 from broker.jobs import Job, JobState, Outcome
 from broker.services import Services
 from broker.settings import Settings
+from providers.calls import trust
 from tests.lifecycle import (
     blobs,
     claimed_job,
@@ -76,7 +77,7 @@ async def test_a_running_job_is_cancelled_within_a_second(broker: Services, work
 async def _shown(services: Services, line: str) -> bool:
     """Whether a worker's own figures have this line; its address travels with a renewal."""
     addresses = [p.facts.operator_address for p in await services.stores.processes.alive() if p.facts.pool == "gpu"]
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=trust(), trust_env=False) as client:
         return any([line in (await client.get(f"{at}/metrics")).text for at in addresses if at])
 
 

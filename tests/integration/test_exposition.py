@@ -6,6 +6,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from providers.calls import trust
 from workers.exposition import metrics_served
 
 
@@ -13,9 +14,12 @@ async def test_figures_are_served_until_the_end() -> None:
     """Inside the block they are shown, and nothing is printed; afterwards nobody answers."""
     registry = CollectorRegistry()
     Counter("canaries", "Birds.", registry=registry).inc(3)
-    async with metrics_served("127.0.0.1:0", registry) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with (
+        metrics_served("127.0.0.1:0", registry) as url,
+        httpx.AsyncClient(verify=trust(), trust_env=False) as client,
+    ):
         assert "canaries_total 3.0" in (await client.get(f"{url}/metrics")).text
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=trust(), trust_env=False) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{url}/metrics")
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from broker.google_account import Account, load_account
 from broker.log import capture_log
 from broker.notifications import Answer, Channel, Told
-from broker.notify.fcm import Fcm
+from broker.notify.fcm import Fcm, load_fcm
 from broker.settings import SettingsInvalid
 from tests.emulators import base
 from tests.telling import World, notification, world
@@ -118,3 +118,20 @@ async def test_an_account_as_google_gives_it_out_is_read(tmp_path: Path, outside
     file.write_bytes(outside.fcm.account)
     assert load_account(file, setting="LETHE_FCM_ACCOUNT_FILE").project_id == "studio-app"
     assert "BEGIN" not in repr(load_account(file, setting="LETHE_FCM_ACCOUNT_FILE"))
+
+
+@pytest.mark.parametrize("url", ["", "fcm.example", "http://fcm.example", "ftp://127.0.0.1", "https://", "https://["])
+def test_tokens_go_to_no_address_where_others_read_them(tmp_path: Path, outside: World, url: str) -> None:
+    """Plain HTTP leads to this machine alone."""
+    file = tmp_path / "account.json"
+    file.write_bytes(outside.fcm.account)
+    with pytest.raises(SettingsInvalid, match="LETHE_FCM_URL"):
+        load_fcm(file, url)
+
+
+@pytest.mark.parametrize("url", ["https://gateway.example/fcm/", "http://127.0.0.1:9/"])
+async def test_firebase_is_reached_at_another_address(tmp_path: Path, outside: World, url: str) -> None:
+    """Through a gateway, or on this machine."""
+    file = tmp_path / "account.json"
+    file.write_bytes(outside.fcm.account)
+    await load_fcm(file, url).aclose()

@@ -15,6 +15,8 @@ from tests.saboteurs.tree import Tree, Verdict, copied
 
 COLOURS = {Verdict.KILLED: "green", Verdict.SURVIVED: "bold red", Verdict.BROKEN: "bold yellow"}
 TAIL_LINES = 25
+ALL_WITHIN_S = 1_800.0
+"""For every test that is named, once."""
 
 
 @click.command()
@@ -43,7 +45,7 @@ def _see_that_all_is_well(console: Console, tree: Tree, chosen: Sequence[Mutant]
         with tree.sabotaged(mutant):
             pass
     with console.status(f"{len(tests)} tests on the tree as it is …"):
-        verdict, said = tree.run(tests)
+        verdict, said = tree.run(tests, within_s=ALL_WITHIN_S)
     if verdict is not Verdict.SURVIVED:
         console.print(said, markup=False, highlight=False)
         sys.exit("the tests that are named do not pass on the tree as it is")

@@ -64,7 +64,7 @@ class Tree:
         finally:
             path.write_text(whole)
 
-    def run(self, tests: Sequence[str]) -> tuple[Verdict, str]:
+    def run(self, tests: Sequence[str], *, within_s: float = WITHIN_S) -> tuple[Verdict, str]:
         """Run tests in the copy; killed means that one of them failed, and not that it could not begin."""
         report = self._folder.with_suffix(".xml")
         report.unlink(missing_ok=True)
@@ -79,9 +79,9 @@ class Tree:
             process_group=0,
         )
         try:
-            said, _ = process.communicate(timeout=WITHIN_S)
+            said, _ = process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
-            return Verdict.BROKEN, f"not over after {WITHIN_S:.0f} s"
+            return Verdict.BROKEN, f"not over after {within_s:.0f} s"
         finally:
             _end(process)
         return _verdict(report), said

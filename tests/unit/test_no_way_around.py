@@ -25,8 +25,8 @@ PRODUCT = ("broker", "workers", "policies", "providers")
 SETTINGS = """
     postgres_dsn redis_url blobs_url keyholder_socket keyholder_ca_file keyholder_certificate_file keyholder_key_file
     receipt_key_file receipt_name profile config_file data_dir listen operator_listen operator_keys_file
-    subject_key_file webhook_keys_file fcm_account_file apns_key_file apns_app_id app_store_root_file
-    app_store_bundle_id play_account_file play_package trusted_proxies lease_s
+    subject_key_file webhook_keys_file fcm_account_file fcm_url apns_key_file apns_app_id
+    app_store_root_file app_store_bundle_id play_account_file play_package trusted_proxies lease_s
     public_url slots pictures_at_once max_crashes upload_idle_s upload_within_s rescue_every_s postgres_connections
 """
 SPOKEN_TO = ("lethe demo", "lethe submit", "lethe verify", "lethe migrate", "lethe doctor", "lethe forensics")

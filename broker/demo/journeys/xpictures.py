@@ -1,5 +1,7 @@
 """X pictures: a face begins to move, at a provider that its user agreed to, for credits that are taken once."""
 
+import asyncio
+import json
 from typing import Any, Final
 
 from broker.client import ServerRefused
@@ -9,8 +11,13 @@ from broker.demo.evidence import theirs
 from broker.demo.outside import ids_of, show_what_left
 from broker.demo.phone import Phone
 from broker.demo.stage import PHOTO, Journey, Stage
+from broker.demo.wire import Sent
 
 _NAME: Final = "replicate"
+_PUSH: Final = "fcm"
+_PHONE: Final = "dQw4w9WgXcQ:APA91bH-demo"
+_LOOKS: Final = 100
+_LOOK_AGAIN_S: Final = 0.2
 _BOUGHT: Final = 20
 _PRICE: Final = 5
 _CONFIG: Final = """\
@@ -47,6 +54,7 @@ async def play(stage: Stage) -> None:
         await _buy(stage, phone)
         job_id = await _animate(stage, phone)
         await _look(stage, phone, job_id)
+        await _be_told(stage, phone, job_id)
 
 
 async def _refused(stage: Stage, phone: Phone, code: str, words: str) -> None:
@@ -70,7 +78,7 @@ async def _buy(stage: Stage, phone: Phone) -> None:
 async def _animate(stage: Stage, phone: Phone) -> str:
     report = stage.report
     report.step("The face begins to move")
-    job = await phone.order("animate", _ANIMATE, [PHOTO.read_bytes()])
+    job = await phone.order("animate", _ANIMATE, [PHOTO.read_bytes()], notify_push=f"fcm:{_PHONE}")
     film = await phone.client.output(job.id, 0)
     stage.output.with_suffix(".mp4").write_bytes(film)
     report.check(f"a film comes back, {len(film):,} bytes of MP4", film[4:8] == b"ftyp")
@@ -96,10 +104,31 @@ async def _look(stage: Stage, phone: Phone, job_id: str) -> None:
     await stage.check_uploads(job)
 
 
+async def _be_told(stage: Stage, phone: Phone, job_id: str) -> None:
+    report, sent, held = stage.report, Sent(requests=()), 1
+    report.step("The phone was asleep meanwhile, and is told by push")
+    for _ in range(_LOOKS):
+        sent = await stage.providers[_PUSH].sent()
+        held = (await phone.client.ask("GET", "/v1/me"))["held"]["notifications"]
+        if _messages(sent) and not held:
+            break
+        await asyncio.sleep(_LOOK_AGAIN_S)
+    told = [(message["token"], message["data"]) for message in _messages(sent)]
+    is_one = told == [(_PHONE, {"job": job_id, "type": "job.succeeded"})]
+    is_bare = not sent.found([phone.user.user_id.encode()]) and not sent.pictures
+    report.check("one message came: which job, and how it ended; no picture, no words, no user", is_one and is_bare)
+    report.check("where to tell the phone is forgotten", not held)
+
+
+def _messages(sent: Sent) -> list[Any]:
+    return [json.loads(request.body)["message"] for request in sent.requests if request.route == "send"]
+
+
 JOURNEY: Final = Journey(
     profile="xpictures",
-    story="animates a face at a provider, with consent, for credits",
+    story="animates a face at a provider, with consent, for credits, and is told by push",
     play=play,
     providers={_NAME: PROVIDERS[_NAME].api_key},
+    pushes_by=_PUSH,
     config=_CONFIG,
 )
