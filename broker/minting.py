@@ -1,21 +1,15 @@
 """How many users one network may make: counted in Redis alone, under a salted hash, and gone in minutes."""
 
-import hmac
-import secrets
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from redis.exceptions import RedisError
-
-from broker.errors import QueueUnavailable
+from broker.limiter import Limiter
 from broker.refusals import refused
 from broker.settings import SettingsInvalid
 from policies.base import Refuse
 from policies.registry import Policies
 
-WINDOW_S = 600
-SALT = "lethe:mint:salt"
 PREFIX_BITS = {4: 24, 6: 56}
 
 Address = IPv4Address | IPv6Address
@@ -26,31 +20,16 @@ class Minting:
     """Asks the policies before a user is made; an address is looked at, and never kept or logged."""
 
     def __init__(self, redis: Any, policies: Policies, *, trusted_proxies: str) -> None:
-        self._redis = redis  # Any: redis-py's types leave most of this open
+        self._limiter = Limiter(redis, keys="lethe:mint:*")
         self._policies = policies
         self._trusted = read_networks(trusted_proxies)
 
     async def admit(self, peer: str, forwarded_for: Sequence[str]) -> None:
         """Count one more user for the client's network; raise TooManyRequests, or QueueUnavailable without Redis."""
         network = prefix_of(client_address(peer, forwarded_for, self._trusted))
-        answer = self._policies.admit_user(await self._count(network) - 1)
+        answer = self._policies.admit_user(await self._limiter.count(network) - 1)
         if isinstance(answer, Refuse):
             raise refused(answer)
-
-    async def _count(self, network: str) -> int:
-        try:
-            key = f"lethe:mint:{hmac.digest(await self._salt(), network.encode(), 'sha256')[:16].hex()}"
-            # SET NX gives the key its end before anything counts in it: INCR alone would make one that stays.
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.set(key, 0, ex=WINDOW_S, nx=True)
-                pipeline.incr(key)
-                return int((await pipeline.execute())[1])
-        except (RedisError, OSError, TimeoutError) as exc:
-            raise QueueUnavailable from exc
-
-    async def _salt(self) -> bytes:
-        await self._redis.set(SALT, secrets.token_bytes(32), ex=WINDOW_S, nx=True)
-        return bytes(await self._redis.get(SALT) or b"")
 
 
 def read_networks(setting: str) -> tuple[Network, ...]:

@@ -227,7 +227,7 @@ def _wire(
         erasure=erasure,
         senders=senders,
         notifier=Notifier(stores, senders=senders, policies=policies, metrics=metrics),
-        redeeming=Redeeming(sellers, credit_store=stores.credits, policy=policies.profile.credits),
+        redeeming=Redeeming(sellers, credit_store=stores.credits, policy=policies.profile.credits, redis=redis),
         gallery=Gallery(stores, settler=settler),
         rescue=rescue,
         sweep=Sweep(

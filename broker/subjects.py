@@ -15,7 +15,7 @@ class Subjects:
     """Hashes subjects under the key in a file (64 hex digits); an empty path has none, and nobody is linked."""
 
     def __init__(self, path: str) -> None:
-        self._key = _read(Path(path)) if path else b""
+        self._key = load_subject_key(Path(path)) if path else b""
 
     def hash(self, subject: str) -> bytes:
         """
@@ -28,7 +28,8 @@ class Subjects:
         return hmac.digest(self._key, subject.encode(), hashlib.sha256)
 
 
-def _read(path: Path) -> bytes:
+def load_subject_key(path: Path) -> bytes:
+    """Read the key, 32 bytes; raise SettingsInvalid."""
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:

@@ -32,7 +32,7 @@ def _purchase() -> Json:
     granted = {**had, "description": "The account, with the credits of the purchase."}
     redeeming = operation("redeemPurchase", "Redeem a receipt of a shop", {"200": had, "201": granted})
     redeeming["requestBody"] = body(NewPurchaseView)
-    redeeming["responses"] |= problems(400, 401, 409, 413, 415, 422, 501, 503)
+    redeeming["responses"] |= problems(400, 401, 409, 413, 415, 422, 429, 501, 503)
     return redeeming
 
 

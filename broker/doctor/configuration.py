@@ -10,6 +10,7 @@ import msgspec
 
 from broker.config import load_config
 from broker.doctor.findings import Finding, note, ok, problem, warning
+from broker.doctor.links import links
 from broker.doctor.notifications import notifications
 from broker.doctor.shops import shops
 from broker.guard import GUARD_FD_VARIABLE
@@ -84,6 +85,7 @@ def _misspelt(given: set[str]) -> Iterator[Finding]:
 def _values(settings: Settings) -> Iterator[Finding]:
     yield _receipt_key(Path(settings.receipt_key_file))
     yield from notifications(settings)
+    yield from links(settings)
     yield from shops(settings)
     if settings.receipt_name.startswith("lethe.invalid/"):
         yield note(

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from broker.account_errors import InvalidPurchase, PurchasesNotSetUp, PurchaseUsed, ShopUnavailable
+from broker.errors import TooManyRequests
 from broker.google_account import load_account
+from broker.limiter import WINDOW_S, Limiter
 from broker.purchases import REDEEM_WITHIN_S, Shop
 from broker.settings import Settings, SettingsInvalid
 from broker.shops.app_store import AppStore, load_root
@@ -17,14 +20,19 @@ from policies.credits import Credits
 
 log = structlog.get_logger()
 
+MAX_RECEIPTS = 30
+"""So many of one user in ten minutes, true and false: each has a shop asked, or a chain of signatures checked."""
 _WORTHLESS = "the profile names no credits for this product"
 
 
 class Redeeming:
     """Takes receipts."""
 
-    def __init__(self, sellers: Mapping[Shop, AppStore | Play], *, credit_store: CreditStore, policy: Credits) -> None:
+    def __init__(
+        self, sellers: Mapping[Shop, AppStore | Play], *, credit_store: CreditStore, policy: Credits, redis: Any
+    ) -> None:
         self._sellers = sellers
+        self._limiter = Limiter(redis, keys="lethe:redeem:*")
         self._store = credit_store
         self._credits = policy
 
@@ -32,13 +40,16 @@ class Redeeming:
         """
         Grant what a receipt is worth; False where this user had it already.
 
-        Raises InvalidPurchase, PurchaseUsed where another user had it, ShopUnavailable, PurchasesNotSetUp.
+        Raises InvalidPurchase, PurchaseUsed where another user had it, ShopUnavailable, PurchasesNotSetUp,
+        TooManyRequests, and QueueUnavailable without Redis, where nobody counts.
         """
         seller = self._sellers.get(shop)
         if seller is None:
             raise PurchasesNotSetUp(f"this server takes no receipts of {shop}")
         if product and product not in self._credits.products:  # nobody is asked about what is worth nothing
             raise InvalidPurchase(_WORTHLESS)
+        if await self._limiter.count(user_id) > MAX_RECEIPTS:
+            raise TooManyRequests(f"at most {MAX_RECEIPTS} receipts in ten minutes", retry_after_s=WINDOW_S)
         purchase = await seller.verify(receipt, product)
         amount = self._credits.products.get(purchase.product, 0) * purchase.quantity
         if not amount:

@@ -29,6 +29,9 @@ CLEAN_WITHIN_S = 10.0
 LOOK_AGAIN_S = 0.02
 COPIED = ("postgres", "redis", "blobs", "receipt.key")
 
+Cutting = asyncio.Task[list[str]]
+"""A power cut that comes when its point does; returns what was found in the directories then."""
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a job whose crash point came."""
@@ -86,12 +89,11 @@ class Lane:
         await self._world.ready()
         case = self._case(kind)
         self._control.order(mode, point)
-        cutting = asyncio.create_task(self._cut(case)) if mode is Mode.CUT else None
+        cutting = asyncio.create_task(self._cut(case) if mode is Mode.CUT else _nothing())
         began_at_s = time.time()
-        told, violations = await self._through(case, since_s=began_at_s)
+        told, violations = await self._through(case, cutting, since_s=began_at_s)
         is_reached = not self._control.withdraw()
-        if cutting is not None:
-            violations += await self._has_been_cut(cutting, is_reached=is_reached)
+        violations += await _cut_or_not(cutting, is_reached=is_reached)
         violations += await self._look(case.marks, since_s=began_at_s, is_deleted=True)
         return Outcome(
             kind=kind.name,
@@ -108,11 +110,12 @@ class Lane:
     def _case(self, kind: Kind) -> Case:
         return Case(kind, self._phone, self._third_parties)
 
-    async def _through(self, case: Case, *, since_s: float) -> tuple[Told, list[str]]:
+    async def _through(self, case: Case, cutting: Cutting, *, since_s: float) -> tuple[Told, list[str]]:
         """Bring a job to its end and away; look in between, where the point has come by then."""
         violations: list[str] = []
         told = await case.run()
         if self._control.is_carried_out:
+            await cutting  # the point of a job that is over already: its world is about to be taken down
             violations += await self._look(case.marks, since_s=since_s, is_deleted=False)
         await case.delete()
         with suppress(TimeoutError):
@@ -138,16 +141,6 @@ class Lane:
             await world.start()
             await world.ready()
         return found
-
-    async def _has_been_cut(self, cutting: "asyncio.Task[list[str]]", *, is_reached: bool) -> list[str]:
-        if not is_reached:
-            cutting.cancel()
-        (found,) = await asyncio.gather(cutting, return_exceptions=True)
-        if isinstance(found, list):
-            return found
-        if isinstance(found, asyncio.CancelledError):
-            return []
-        raise found
 
     async def _look(self, marks: Marks, *, since_s: float, is_deleted: bool) -> list[str]:
         """Every store by itself, every file, every process; what is being swept has a moment."""
@@ -190,6 +183,21 @@ async def open_lane(*, seed: int) -> AsyncGenerator[Lane]:
                     await phone.aclose()
     finally:
         shutil.rmtree(folder)
+
+
+async def _nothing() -> list[str]:
+    return []
+
+
+async def _cut_or_not(cutting: Cutting, *, is_reached: bool) -> list[str]:
+    if not is_reached:
+        cutting.cancel()
+    (found,) = await asyncio.gather(cutting, return_exceptions=True)
+    if isinstance(found, list):
+        return found
+    if isinstance(found, asyncio.CancelledError):
+        return []
+    raise found
 
 
 def _copy(folder: Path, copy: Path, marks: Marks) -> list[str]:

@@ -56,6 +56,7 @@ class Strong:
         self._writers = Writers(roots={root: run})
         self._run = run
         self._rules = rules
+        self._is_all_told = EVERYTHING in os.environ
 
     @property
     def again_ms(self) -> int | None:
@@ -64,11 +65,15 @@ class Strong:
 
     def look(self) -> None:
         """Take in everything that has happened."""
+        pid, writer = 0, None  # whoever closes one file mostly closes the next: who it is was looked up a moment ago
         for event in self._fanotify.events(within_ms=0):
             if event.is_program:
                 self._writers.begins(event.pid)
-            else:
-                self._take(event)
+                writer = None
+                continue
+            if writer is None or event.pid != pid:
+                pid, writer = event.pid, self._writers.of(event.pid)
+            self._take(writer, event)
         self._writers.look_again()
 
     def told(self) -> str:
@@ -76,8 +81,7 @@ class Strong:
         lines = (f"{role}\t{count}\t{path}\n" for (role, path), count in self._all.items())
         return "".join(sorted(lines))
 
-    def _take(self, event: Event) -> None:
-        writer = self._writers.of(event.pid)
+    def _take(self, writer: Writer, event: Event) -> None:
         if writer.runs == self._run:
             self.seen.writes[writer.role] = self.seen.writes.get(writer.role, 0) + 1
             self._judge(writer, event)
@@ -86,7 +90,7 @@ class Strong:
 
     def _judge(self, writer: Writer, event: Event) -> None:
         path = event.path
-        if EVERYTHING in os.environ:
+        if self._is_all_told:
             self._all[writer.role, path] += 1
         head = b"" if writer.role in _SERVERS else os.pread(event.fd, _HEAD_BYTES, 0)
         if not self._rules.is_allowed(writer.role, path, head):

@@ -237,6 +237,23 @@ def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Pat
     assert any("nobody is told when a job ends" in finding.what for finding in configuration(settings))
 
 
+def test_what_hashes_subjects_is_looked_at(settings: Settings, tmp_path: Path) -> None:
+    """A key that is missing, no key, or open to others is a problem; without a file nothing is said."""
+    file = tmp_path / "subject.key"
+    named = msgspec.structs.replace(settings, subject_key_file=str(file))
+    assert any("LETHE_SUBJECT_KEY_FILE cannot be read" in what for what in problems(list(configuration(named))))
+    file.write_text("too short\n")
+    assert any("64 hex digits" in what for what in problems(list(configuration(named))))
+    file.write_text("ab" * 32)
+    file.chmod(0o644)
+    assert any("subject.key can be read by others" in what for what in problems(list(configuration(named))))
+    file.chmod(0o600)
+    found = list(configuration(named))
+    assert not problems(found)
+    assert any("subjects of sign-ins" in finding.what for finding in found)
+    assert not any("subjects of sign-ins" in finding.what for finding in configuration(settings))
+
+
 def test_what_checks_receipts_is_looked_at(settings: Settings, tmp_path: Path) -> None:
     """A root that is none, an account that is none, and products that the profile does not name."""
     root, signer = tmp_path / "root.cer", Signer("Root")

@@ -157,12 +157,13 @@ async def test_a_child_that_hangs_is_killed(evil: Zygote) -> None:
 
 
 async def test_a_cancelled_child_is_gone(evil: Zygote) -> None:
-    """Cancellation goes on only once the child is killed and reaped."""
+    """Cancellation goes on only once the child is killed and reaped: at once, and not when its own limits end it."""
     task = asyncio.create_task(decode(evil, hostile_picture("hang")))
     child = await the_child_of(evil)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await task
+        async with asyncio.timeout(10):
+            await task
     assert not Path(f"/proc/{child}").exists()
     assert (await decode(evil, hostile_picture("harmless"))).width == HARMLESS_WIDTH
 

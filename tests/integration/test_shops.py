@@ -6,20 +6,22 @@ from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.account_errors import InvalidPurchase, PurchasesNotSetUp, PurchaseUsed, ShopUnavailable
+from broker.errors import TooManyRequests
 from broker.google_account import Account
+from broker.limiter import WINDOW_S
 from broker.purchases import REDEEM_WITHIN_S, Shop
 from broker.services import Services
 from broker.settings import Settings, SettingsInvalid
 from broker.shops.app_store import ISSUER_MARK, LEAF_MARK, AppStore, load_root
 from broker.shops.play import Play
-from broker.shops.redeeming import Redeeming, sellers_of
+from broker.shops.redeeming import MAX_RECEIPTS, Redeeming, sellers_of
 from policies.credits import Credits
 from tests.app_store import BUNDLE, PRODUCT, Signer, apple
 from tests.emulators import base
@@ -42,7 +44,7 @@ async def play() -> AsyncGenerator[PlayEmulator]:
 async def redeeming(services: Services, play: PlayEmulator) -> AsyncGenerator[Redeeming]:
     account = msgspec.json.decode(play.account, type=Account)
     sellers = {Shop.APP_STORE: AppStore(ROOT.certificate, BUNDLE), Shop.PLAY: Play(account, PACKAGE, url=play.url)}
-    made = Redeeming(sellers, credit_store=services.stores.credits, policy=WORTH)
+    made = Redeeming(sellers, credit_store=services.stores.credits, policy=WORTH, redis=services.redis)
     yield made
     await made.aclose()
 
@@ -60,6 +62,26 @@ async def test_a_signed_transaction_is_worth_its_credits_once(services: Services
     with pytest.raises(PurchaseUsed):
         await redeeming.redeem(other.user_id, Shop.APP_STORE, receipt, "")
     assert (await credits_of(services, one.user_id), await credits_of(services, other.user_id)) == (60, 0)
+
+
+async def test_a_user_shows_so_many_receipts(services: Services, redeeming: Redeeming, play: PlayEmulator) -> None:
+    """False ones count too; what is over the limit has no shop asked, and another user is not held up."""
+    one, other = await services.stores.users.mint(), await services.stores.users.mint()
+    for n in range(MAX_RECEIPTS):
+        with pytest.raises(InvalidPurchase):
+            await redeeming.redeem(one.user_id, Shop.PLAY, f"false-{n}", PRODUCT)
+    asked = len(play.seen)
+    with pytest.raises(TooManyRequests) as caught:
+        await redeeming.redeem(one.user_id, Shop.APP_STORE, LEAF.signed(), "")
+    assert caught.value.retry_after_s == WINDOW_S
+    with pytest.raises(TooManyRequests):
+        await redeeming.redeem(one.user_id, Shop.PLAY, "false", PRODUCT)
+    assert len(play.seen) == asked
+    assert await redeeming.redeem(other.user_id, Shop.APP_STORE, LEAF.signed(), "")
+    keys: list[bytes] = await cast("Any", services.redis).keys("lethe:redeem:*")
+    assert len(keys) == 2
+    assert not any(one.user_id.encode() in key for key in keys)
+    assert all([0 < await services.redis.ttl(key) <= WINDOW_S for key in keys])
 
 
 async def test_fifty_at_once_redeem_one_purchase_once(services: Services, redeeming: Redeeming) -> None:
@@ -210,7 +232,7 @@ async def test_a_shop_that_is_not_set_up_is_said(services: Services) -> None:
     """501, by the shop's name."""
     user = await services.stores.users.mint()
     with pytest.raises(PurchasesNotSetUp, match="play"):
-        await Redeeming({}, credit_store=services.stores.credits, policy=WORTH).redeem(
+        await Redeeming({}, credit_store=services.stores.credits, policy=WORTH, redis=services.redis).redeem(
             user.user_id, Shop.PLAY, "x", "y"
         )
 

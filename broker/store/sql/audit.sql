@@ -1,8 +1,14 @@
 -- name: output_served
--- An output is about to be sent: number, and what of it.
+-- An output is about to be sent: number, and what of it. A player asks for a film piece by piece: the pieces of a minute
+-- are one event.
 INSERT INTO audit_events (event, pseudonym, job_id, detail)
 SELECT 'output_served', users.pseudonym, jobs.id, $2
-FROM jobs LEFT JOIN users ON users.id = jobs.user_id WHERE jobs.id = $1
+FROM jobs LEFT JOIN users ON users.id = jobs.user_id
+WHERE jobs.id = $1
+  AND NOT ($2 LIKE '% part' AND EXISTS (
+      SELECT FROM (SELECT * FROM audit_events WHERE pseudonym = users.pseudonym ORDER BY id DESC LIMIT 20) AS late
+      WHERE late.event = 'output_served' AND late.job_id = jobs.id AND late.detail = $2
+        AND late.at > clock_timestamp() - interval '1 minute'))
 
 -- name: of_user
 -- What was done to a user's data, newest first, before an event; jobs by the id that the user knows, while there is a record.
