@@ -97,7 +97,10 @@ async def pair(http: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def test_a_change_is_announced_first(settings: Settings, tmp_path: Path) -> None:
-    """headpix-7, xpictures-14: what changed is shown with its date, 14 days ahead, and the old text holds till then."""
+    """
+    headpix-7, xpictures-14, core-7: what changed is shown with its date, 14 days ahead, and the old text holds till
+    then.
+    """
     async with broker_with(settings_under(settings, tmp_path, ANNOUNCING)) as api:
         first = await pair(api.http)
     changed = settings_under(settings, tmp_path, ANNOUNCING, outputs_for_s="7_200")

@@ -41,7 +41,7 @@ async def test_a_token_is_needed(api: Api) -> None:
 
 
 async def test_another_users_job_is_not_there(api: Api) -> None:
-    """Existence is not told: every route answers 404."""
+    """core-1: existence is not told: every route answers 404."""
     done = await api.finished(b"result")
     other = (await api.http.post("/v1/users")).json()["token"]
     headers = {"Authorization": f"Bearer {other}"}

@@ -68,7 +68,10 @@ async def test_the_summary_counts_what_is_held(api: Api) -> None:
 
 
 async def test_everything_goes_at_once(api: Api, settings: Settings) -> None:
-    """xpictures-8, m2r-4, headpix-3: live jobs, outputs, records and the user; receipts come back, and no key stays."""
+    """
+    xpictures-8, m2r-4, headpix-3, core-6: live jobs, outputs, records and the user; receipts come back, and no key
+    stays.
+    """
     keys = await keys_held(api.services)
     user_id = await user_of(api)
     done = await api.finished(b"an output")

@@ -8,7 +8,7 @@ from tests.api_client import Api
 
 
 async def test_a_report_is_counted_and_gone(api: Api) -> None:
-    """No token is needed; the operator's figures have it, and no row, log line or key does."""
+    """m2r-11, imaginex-5: no token is needed; the operator's figures have it, and no row, log line or key does."""
     body = {"event": "crash", "platform": "ios"}
     for report in (body, body, {"event": "upload", "platform": "android", "duration_ms": 1_200}):
         assert (await api.http.post("/v1/telemetry", json=report)).status_code == 204

@@ -28,7 +28,10 @@ IS_ROOT = os.geteuid() == 0
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:
-    """The quick form: all is scanned that rights allow, every planted leak found, nothing left, the report signed."""
+    """
+    headpix-2: the quick form: all is scanned that rights allow, every planted leak found, nothing left, the report
+    signed.
+    """
     output = tmp_path / "report.json"
     run = subprocess.run(
         lethe("forensics", "--quick", "--output", str(output)),

@@ -91,7 +91,10 @@ def wait_for_operations(url: str, *processes: LetheProcess) -> None:
 
 
 def test_a_photo_comes_out_upscaled_and_its_upload_is_gone(running: Running) -> None:
-    """Receipt verified, output clean and twice as large, nothing of the upload left, DELETE takes the output along."""
+    """
+    m2r-2, minimal-2: receipt verified, output clean and twice as large, nothing of the upload left, DELETE takes the
+    output along.
+    """
     before = running.blobs()
     photo = marked(ImageKind.JPEG)
 

@@ -112,7 +112,10 @@ async def studio(
 
 
 async def test_words_become_several_pictures(studio: Studio) -> None:
-    """JSON without a picture: two outputs, each served; the words reached the provider and no row, log or Redis."""
+    """
+    imaginex-2: JSON without a picture: two outputs, each served; the words reached the provider and no row, log or
+    Redis.
+    """
     order = {"operation": "generate", "parameters": {"prompt": PROMPT, "count": 2}}
 
     job = await studio.final(await studio.post(json.dumps(order).encode()))
@@ -126,7 +129,7 @@ async def test_words_become_several_pictures(studio: Studio) -> None:
 
 
 async def test_several_photos_are_one_order(studio: Studio) -> None:
-    """A form with three photos: all three go along, in one order, under neutral names and without the phone's."""
+    """headpix-1: a form with three photos: all three go along, in one order, under neutral names."""
     photos = [photo_bytes(64 + 16 * n, 48) for n in range(3)]
     form = form_of(job_part("photoshoot", parameters={"prompt": PROMPT, "count": 3}), *map(picture_part, photos))
 
@@ -154,7 +157,7 @@ async def test_a_put_may_carry_words_too(studio: Studio) -> None:
 
 
 async def test_a_picture_becomes_a_film(studio: Studio) -> None:
-    """An MP4 is fetched, cleaned of what it says about its making, encrypted and served like any output."""
+    """xpictures-1: an MP4 is fetched, cleaned of what it says of its making, encrypted and served like any output."""
     film = marked_mp4()
     studio.films.next("output", Scripted(answer=Answer(body=film, headers={"content-type": "video/mp4"})))
     answer = await studio.http.put(f"/v1/jobs/{uuid4()}?operation=animate&duration_s=5", content=photo_bytes())

@@ -88,7 +88,7 @@ class Opened:
 
 
 def test_a_photo_comes_out_sealed(sealing: Sealing) -> None:
-    """Devices of every KEM open picture and thumbnail, with either reference; the receipt is as ever."""
+    """m2r-5: devices of every KEM open picture and thumbnail, with either reference; the receipt is as ever."""
     devices = [sealing.add(Kem.P256), sealing.add(Kem.X25519), sealing.add(Kem.XWING)]
     job = sealing.final(sealing.put(marked(ImageKind.JPEG), operation="upscale", scale=2))
     assert job["status"] == "succeeded", job

@@ -172,7 +172,9 @@ async def _is_drained(server: RedisProcess) -> bool:
 async def test_no_backup_of_any_store_opens_an_upload(
     settings: Settings, servers: Servers, pair: Pair, tmp_path: Path
 ) -> None:
-    """Copies of every directory, made while jobs wait, all of them together: no key; a planted one is in each."""
+    """
+    core-3: copies of every directory, made while jobs wait, all of them together: no key; a planted one is in each.
+    """
     settings = msgspec.structs.replace(settings, redis_url=pair.leader.url)
     planted = os.urandom(KEY_BYTES)
     blobs = Path(urlsplit(settings.blobs_url).path)

@@ -162,7 +162,9 @@ async def test_a_price_cap_ends_the_search(settings: Settings, tmp_path: Path, p
 
 
 async def test_no_failover_widens_what_the_profile_allows(settings: Settings, tmp_path: Path, pair: Pair) -> None:
-    """A fallback that keeps pictures longer than the profile allows is not asked, whatever the first does."""
+    """
+    xpictures-10: a fallback that keeps pictures longer than the profile allows is not asked, whatever the first does.
+    """
     second = replicate(pair.second.url, name="second").replace("hosts =", "retention_s = 9_000_000\nhosts =")
     config = replicate(pair.first.url, name="first") + second + route("upscale", "[{ first = 1 }, { second = 1 }]")
     async with relaying(settings, tmp_path, config) as services:

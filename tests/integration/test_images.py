@@ -99,7 +99,7 @@ def difference(one: Image.Image, other: Image.Image) -> int:
 @pytest.mark.parametrize("kind", list(ImageKind))
 @pytest.mark.parametrize("output", OUTPUTS)
 async def test_no_marker_survives(zygote: Zygote, kind: ImageKind, output: ImageKind) -> None:
-    """Of all metadata of the upload nothing is left in an output; each marker is there to begin with."""
+    """m2r-6: of all metadata of the upload nothing is left in an output; each marker is there to begin with."""
     data = marked(kind)
     assert [block for block in BLOCKS[kind] if marker(block) not in data] == []
     pixels = await decode(zygote, data)

@@ -136,7 +136,7 @@ async def test_no_copy_of_a_shredded_key_is_left(tmp_path: Path, memory: Memory)
 
 
 async def test_the_process_is_hardened(tmp_path: Path) -> None:
-    """A keyholder dumps no core and overwrites what it frees."""
+    """xpictures-2: a keyholder dumps no core and overwrites what it frees."""
     async with own_keyholder(tmp_path) as (keyholder, _):
         limits = Path(f"/proc/{keyholder.running.pid}/limits").read_text()
         core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))

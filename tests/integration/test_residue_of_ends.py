@@ -29,7 +29,10 @@ async def stage(
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("stage", Kind, indirect=True)
 async def test_nothing_is_left_in_any_process(stage: Scene, end: str) -> None:
-    """Broker, worker and keyholder with all below them; while the job runs, each is found to hold what it must."""
+    """
+    core-2, m2r-3: broker, worker and keyholder with all below them; while the job runs, each is found to hold what it
+    must.
+    """
     cause, state, code = ENDS[end]
     await stage.ready()
     inspection = stage.inspection()

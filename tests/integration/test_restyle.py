@@ -43,7 +43,7 @@ async def draw(provider: Pencil, picture: NDArray[np.uint8], **parameters: str |
 
 
 async def test_a_drawing_is_grey_and_has_dark_lines_on_light_paper(pencil: Pencil) -> None:
-    """Colours go, edges stay."""
+    """m2r-1: colours go, edges stay."""
     picture = np.full((80, 120, 3), (90, 160, 200), np.uint8)
     picture[:, 60:] = (20, 30, 40)
     made = await draw(pencil, picture)

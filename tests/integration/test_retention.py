@@ -47,7 +47,10 @@ CATEGORIES = {
 
 
 async def test_every_column_is_listed(settings: Settings) -> None:
-    """What the migrations have made, column by column; a new one says what it is for and when it goes."""
+    """
+    core-4, imaginex-1, minimal-3: what the migrations have made, column by column; a new one says what it is for and
+    when it goes.
+    """
     assert sorted(names("postgres")) == sorted(row["name"] for row in await rows_of(settings, COLUMNS))
 
 
@@ -64,7 +67,7 @@ def test_every_log_field_is_listed() -> None:
 
 
 def test_every_label_is_listed() -> None:
-    """The labels of every figure, and the one that histograms add."""
+    """minimal-4: the labels of every figure, and the one that histograms add."""
     figures = [value for value in vars(Metrics()).values() if isinstance(value, MetricWrapperBase)]
     labels: set[str] = {label for figure in figures for label in vars(figure)["_labelnames"]}
     assert sorted(names("metric")) == sorted(labels | {"le"})
@@ -79,7 +82,7 @@ def test_a_blobs_name_has_a_form_that_is_listed() -> None:
 
 @pytest.mark.parametrize("kept", registry(), ids=lambda kept: kept.names[0])
 def test_what_is_listed_is_said_in_full(kept: Kept) -> None:
-    """A known category, a purpose, an age, whose settings exist, and a test that exists."""
+    """minimal-5: a known category, a purpose, an age, whose settings exist, and a test that exists."""
     assert kept.store in STORES
     assert kept.category in CATEGORIES
     assert kept.purpose

@@ -102,7 +102,7 @@ async def test_each_attack_works_outside_the_fence() -> None:
 @pytest.mark.parametrize("mode", ["fenced", "threads"])
 @pytest.mark.parametrize("uid", USERS)
 async def test_no_attack_gets_through_the_fence(mode: str, uid: int) -> None:
-    """Inside the fence every attack is refused or ends the process, as root and as an ordinary user."""
+    """headpix-8: inside the fence every attack is refused or ends the process, as root and as an ordinary user."""
     found = outcomes(mode, uid)
     assert found.keys() == ATTACKS.keys()
     assert set(found.values()) <= {"refused", "killed"}

@@ -60,7 +60,7 @@ def hasty(services: Services) -> Sweep:
 
 
 async def test_records_go_at_their_time(services: Services, settings: Settings) -> None:
-    """Job, custody and receipt are deleted together after `records_for`, and no sooner."""
+    """xpictures-7: job, custody and receipt are deleted together after `records_for`, and no sooner."""
     job = await queued_job(services)
     await services.cancellation.delete(job)
     await services.sweep.records()

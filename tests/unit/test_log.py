@@ -49,7 +49,7 @@ def only(lines: list[str]) -> dict[str, Any]:
 
 
 def test_a_line_is_one_json_object_of_ids_codes_and_numbers(lines: list[str]) -> None:
-    """What is on the list comes through as it is, with level and time."""
+    """minimal-6: what is on the list comes through as it is, with level and time."""
     log.info("job_claimed", job_id=JOB, count=2, state=JobState.RUNNING, duration_ms=1.5, code=None)
     line = only(lines)
     assert line.pop("timestamp").endswith("Z")

@@ -29,7 +29,7 @@ def header(value: object) -> str:
 
 
 def test_the_vocabulary_is_the_designs_seven_and_noop() -> None:
-    """One word per operation, and each name stands beside its own definition."""
+    """imaginex-3: one word per operation, each beside its own definition; none recognises or identifies anybody."""
     assert set(OPERATIONS) == {
         *("upscale", "restyle", "animate", "generate", "edit", "photoshoot", "remove_background"),
         "noop",
