@@ -151,12 +151,13 @@ class Intake:
 
     async def _receive(self, new: NewJob, places: list[Place]) -> Job | None:
         copies = first_copies(places, new.owner)
-        job = await self._jobs.receive(new, copies)
-        if job is None:
-            job = await self._jobs.take_over(new, copies)
-            if job is not None:
-                await self._settler.announce(job)
-        return job
+        if job := await self._jobs.receive(new, copies):
+            return job
+        if job := await self._jobs.take_over(new, copies):
+            await self._settler.announce(job)
+            return job
+        # What was there may have been an upload that was refused, and is undone by now: the id is free.
+        return await self._jobs.receive(new, copies)
 
     async def _take_in(
         self,

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import httpx
 
+from broker import app
 from broker.app import bound, listening, url_of
 from broker.services import Services
 from broker.settings import Settings
@@ -13,6 +15,7 @@ from broker.store.processes import Facts
 from providers.calls import trust
 from tests.api_client import Api
 from tests.processes import LetheProcess
+from tests.prompt_server import PromptServer
 from tests.stack import pretend_worker, running_services
 
 
@@ -30,7 +33,11 @@ async def address_of(services: Services, process: LetheProcess) -> Facts:
 @asynccontextmanager
 async def served(services: Services, closing: asyncio.Event | None = None) -> AsyncGenerator[Api]:
     """Let these services listen, and mint one user."""
-    with bound("127.0.0.1:0") as client, bound("127.0.0.1:0") as operator:
+    with (
+        bound("127.0.0.1:0") as client,
+        bound("127.0.0.1:0") as operator,
+        patch.object(app, "_Server", PromptServer),
+    ):
         async with (
             listening(services, client, operator, closing=closing or asyncio.Event()),
             httpx.AsyncClient(base_url=url_of(client), timeout=30, verify=trust()) as http,

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from broker.backup import BACKUPS
 from broker.custody import Evidence, Held
@@ -14,6 +15,7 @@ from broker.jobs import Job, Outcome, Output
 from broker.rights import ERASED
 from broker.services import Services
 from broker.settings import Settings
+from broker.sweep import Sweep
 from tests.stack import keyholder_of, pretend_worker, queued_job
 
 
@@ -124,3 +126,16 @@ async def is_empty(services: Services, settings: Settings, *, keys: int) -> bool
 async def refs(services: Services, job_id: UUID, holder: str) -> list[str]:
     """What the custody rows of one kind of holder point to."""
     return [copy.ref for copy in await services.stores.custody.copies(job_id) if copy.holder == holder]
+
+
+def hasty(services: Services) -> Sweep:
+    """A sweep under a profile that keeps no record at all."""
+    retention = msgspec.structs.replace(services.policies.profile.retention, records_for_s=0)
+    return Sweep(
+        services.stores,
+        settler=services.settler,
+        purges=services.purges,
+        lease=services.lease,
+        every_s=60,
+        retention=retention,
+    )

@@ -2,22 +2,18 @@
 
 import asyncio
 import os
-import secrets
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-import asyncpg
 import msgspec
 import pytest
 
 from broker.embedded import Embedded
 from broker.guard import Guard
 from broker.jobs import Job
-from broker.migrate import migrate
 from broker.posture import Fact, fact
 from broker.services import Services, open_services
 from broker.settings import Settings
@@ -26,11 +22,11 @@ from broker.store.processes import Facts, Process
 from broker.submission import Submission
 from policies.posture import Demand
 from tests.checks import CANARY, database_faults, plant, refuse_unlisted_keys
+from tests.databases import Databases
 from tests.keyholder_process import KeyholderProcess
 
 DATA = Path(__file__).parents[1] / ".lethe" / "data"
 CONFIG = Path(__file__).with_name("lethe.toml")
-TEMPLATE = "lethe_template"
 PROVIDERS = ("noop", "pencil", "realesrgan")
 JPEG_HEAD = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 
@@ -40,42 +36,14 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.embedded = Embedded(folder / "stack", data_directory=DATA)
-        self.postgres_folder = folder / "stack" / "postgres"
+        self.databases = Databases(self.embedded, folder / "stack" / "postgres")
         asyncio.run(self._start())
         self.keyholder = KeyholderProcess(self.embedded.run_directory / "keyholder.sock")
 
     async def _start(self) -> None:
         await self.embedded.start()
         refuse_unlisted_keys(self.embedded.redis_url)
-        self._spare_the_disk()
-        await self.run_sql(f"CREATE DATABASE {TEMPLATE}")
-        await migrate(self.dsn(TEMPLATE))
-
-    def dsn(self, database: str) -> str:
-        return self.embedded.postgres_dsn.replace("@/lethe?", f"@/{database}?")
-
-    async def run_sql(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.embedded.postgres_dsn)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    async def drop(self, database: str) -> None:
-        """Drop a database, whoever is connected; an autovacuum worker is not ours to end, and soon done."""
-        async with asyncio.timeout(30):
-            while True:
-                with suppress(asyncpg.InsufficientPrivilegeError):
-                    return await self.run_sql(f"DROP DATABASE {database} WITH (FORCE)")
-                await asyncio.sleep(0.1)
-
-    def _spare_the_disk(self) -> None:
-        # No test cuts the machine's power, and whatever else dies, the kernel still has what was written. Waiting for
-        # the disk takes half of the time of a test with a database of its own.
-        with (self.postgres_folder / "postgresql.conf").open("a") as configuration:
-            configuration.write("fsync = off\nfull_page_writes = off\n")
-        (postgres,) = (child for child in self.embedded.children if child.name == "postgres")
-        os.kill(postgres.pid, signal.SIGHUP)
+        await self.databases.open()
 
     def stop(self) -> None:
         self.keyholder.stop()
@@ -84,14 +52,16 @@ class Servers:
 
 @asynccontextmanager
 async def own_database(servers: Servers) -> AsyncGenerator[str]:
-    name = f"t_{secrets.token_hex(6)}"
-    await servers.run_sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+    databases = servers.databases
+    name = await databases.take()
     try:
-        yield servers.dsn(name)
-        faults = await database_faults(servers.dsn(name))
+        yield databases.dsn(name)
+        faults = await database_faults(databases.dsn(name))
         assert not faults
-    finally:
-        await servers.drop(name)
+    except BaseException:
+        await databases.drop(name)
+        raise
+    await databases.give_back(name)
 
 
 def settings_for(servers: Servers, dsn: str, folder: Path) -> Settings:

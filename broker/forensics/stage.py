@@ -91,8 +91,12 @@ def settings_for(directory: Path, provider: HeldProvider, *, profile: str, in_ho
     for name, value in _CHANGES.items():
         text = re.sub(rf"^{name} = \S+", f"{name} = {value}", text, flags=re.MULTILINE)
     allowed.write_text(text)
-    # Half an upload has to be there still when everything has been looked at.
-    return {"LETHE_CONFIG_FILE": str(config), "LETHE_PROFILE": str(allowed), "LETHE_UPLOAD_IDLE_S": "600"}
+    return {
+        "LETHE_CONFIG_FILE": str(config),
+        "LETHE_PROFILE": str(allowed),
+        "LETHE_UPLOAD_IDLE_S": "600",  # half an upload has to be there still when everything has been looked at
+        "LETHE_LEASE_S": "3",  # what is killed is made up for when its lease has ended: it is waited for four times
+    }
 
 
 def _guarded(pid: int) -> int | None:

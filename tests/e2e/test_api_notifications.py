@@ -144,9 +144,10 @@ async def test_a_webhook_in_a_private_range_is_refused(settings: Settings, tmp_p
 async def test_what_is_not_set_up_is_refused(settings: Settings) -> None:
     """A broker without keys and account says so, instead of taking what it will never send."""
     async with broker_with(settings) as api:
-        for headers in ({"Lethe-Notify-Webhook": HOOK}, {"Lethe-Notify-Push": PHONE}):
-            answer = await put(api, headers)
+        for name, value in (("Webhook", HOOK), ("Push", PHONE)):
+            answer = await put(api, {f"Lethe-Notify-{name}": value})
             assert (answer.status_code, answer.json()["code"]) == (422, "notification_unavailable")
+            assert answer.json()["errors"][0]["pointer"] == f"#/headers/Lethe-Notify-{name}"
         assert (await api.put(upload_bytes())).status_code == 202
 
 

@@ -118,7 +118,7 @@ def test_nothing_of_ours_has_picture_or_key(sealing: Sealing, servers: Servers) 
     for n, needle in enumerate(needles):
         (folder / f"control-{n}").write_bytes(b"around" + needle + b"it")
     assert sorted(files_with(needles, folder)) == ["control-0", "control-1"], "it finds what is there, and nothing else"
-    assert files_with(needles, servers.postgres_folder) == []
+    assert files_with(needles, servers.databases.folder) == []
     ours = [servers.keyholder.running.pid, *(process.child_pid for process in sealing.processes)]
     assert memory_with(needles, ours) == []
     assert bool(memory_with(needles, [os.getpid()])) == (os.geteuid() == 0), "where it is, it is found"

@@ -18,6 +18,8 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tests.prompt_server import PromptServer
+
 Json = dict[str, Any]
 
 
@@ -181,20 +183,26 @@ class _Protocol(HttpToolsProtocol):
         cast("Json", self.scope)["transport"] = self.transport
 
 
-class _Server(uvicorn.Server):
+class _Server(PromptServer):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.has_started = threading.Event()
 
     async def main_loop(self) -> None:
         self.has_started.set()
-        # uvicorn looks ten times a second; with an emulator per test that is most of what the tests would wait for.
-        while not self.should_exit:  # noqa: ASYNC110  it is set from another thread
-            await asyncio.sleep(0.005)
+        await super().main_loop()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let go of everybody at once: who still waits for an answer has no use for it."""
+        del sockets
+        tasks = list(self.server_state.tasks)
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            cast("_Protocol", connection).transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _body(receive: Callable[[], Awaitable[Json]]) -> bytes:

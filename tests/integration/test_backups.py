@@ -186,7 +186,7 @@ async def test_no_backup_of_any_store_opens_an_upload(
         pair.leader.snapshot()
         (blobs / "planted").write_bytes(planted)
         await plant_in_postgres(settings.postgres_dsn, planted)
-        sources = {"redis": pair.leader.folder, "blobs": blobs, "postgres": servers.postgres_folder}
+        sources = {"redis": pair.leader.folder, "blobs": blobs, "postgres": servers.databases.folder}
         for name, source in sources.items():
             backup = tmp_path / "backup" / name
             shutil.copytree(source, backup, ignore=shutil.ignore_patterns("*.sock", ".s.*"))

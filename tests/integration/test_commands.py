@@ -80,13 +80,13 @@ async def test_the_parts_start_one_by_one(settings: Settings, tmp_path: Path) ->
 
 async def test_migrate_says_what_it_did(servers: Servers) -> None:
     """The first run applies and names the migrations, the second finds nothing to do."""
-    await servers.run_sql("CREATE DATABASE t_migrate")
+    await servers.databases.run_sql("CREATE DATABASE t_migrate")
     try:
-        env = plain_environment(LETHE_POSTGRES_DSN=servers.dsn("t_migrate"))
+        env = plain_environment(LETHE_POSTGRES_DSN=servers.databases.dsn("t_migrate"))
         for expected in ("applied migration 0001", "Nothing to do"):
             assert expected in await asyncio.to_thread(output_of, "migrate", env=env)
     finally:
-        await servers.drop("t_migrate")
+        await servers.databases.drop("t_migrate")
 
 
 @pytest.mark.parametrize("dsn", ["nonsense", "postgresql://lethe@/lethe?host=/nowhere"])

@@ -72,11 +72,13 @@ async def test_each_silent_store_is_named(settings: Settings, tmp_path: Path) ->
 
 async def test_a_database_without_tables_is_to_be_migrated(servers: Servers, settings: Settings) -> None:
     """An empty database answers, and the remedy is `lethe migrate`."""
-    await servers.run_sql("CREATE DATABASE t_empty")
+    await servers.databases.run_sql("CREATE DATABASE t_empty")
     try:
-        findings = await examine_stores(msgspec.structs.replace(settings, postgres_dsn=servers.dsn("t_empty")))
+        findings = await examine_stores(
+            msgspec.structs.replace(settings, postgres_dsn=servers.databases.dsn("t_empty"))
+        )
     finally:
-        await servers.drop("t_empty")
+        await servers.databases.drop("t_empty")
     assert [finding.mend for finding in findings if finding.level is Level.PROBLEM] == ["run `lethe migrate`"]
 
 
@@ -234,6 +236,8 @@ def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Pat
     assert not problems(list(configuration(named)))
     account = msgspec.structs.replace(settings, fcm_account_file=str(file))
     assert any("no service account" in what for what in problems(list(configuration(account))))
+    apple = msgspec.structs.replace(settings, apns_key_file=str(file), apns_app_id="TEAM123456.app.example")
+    assert any("LETHE_APNS_KEY_FILE" in what for what in problems(list(configuration(apple))))
     assert any("nobody is told when a job ends" in finding.what for finding in configuration(settings))
 
 

@@ -98,6 +98,22 @@ async def _has_no_blob(settings: Settings) -> bool:
     return not blobs(settings)
 
 
+async def test_an_id_that_was_let_go_of_meanwhile_is_free(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused upload is undone between two looks at its row: the next one is no conflict."""
+    made = await submission(services)
+    receive = JobStore.receive
+
+    async def taken_just_now(self: JobStore, *args: object) -> Job | None:
+        del self, args
+        monkeypatch.setattr(JobStore, "receive", receive)
+        return None
+
+    monkeypatch.setattr(JobStore, "receive", taken_just_now)
+    job, is_new = await services.intake.submit(made, body_of(upload_bytes()))
+
+    assert (job.state, is_new) == ("queued", True)
+
+
 async def test_a_request_that_is_cancelled_leaves_nothing(services: Services, settings: Settings) -> None:
     """A server that drops the request in the middle of the body undoes it all the same."""
     made, keys = await submission(services), await keys_held(services)

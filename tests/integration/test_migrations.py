@@ -24,14 +24,14 @@ INSERT INTO custody (job_id, domain, holder, what, ref, detail, fence) VALUES ($
 async def old(servers: Servers) -> AsyncGenerator[str]:
     """A database as the first release made it."""
     name = f"t_{uuid4().hex[:12]}"
-    await servers.run_sql(f"CREATE DATABASE {name}")
-    connection = await asyncpg.connect(servers.dsn(name))
+    await servers.databases.run_sql(f"CREATE DATABASE {name}")
+    connection = await asyncpg.connect(servers.databases.dsn(name))
     await connection.execute("CREATE TABLE migrations (number integer PRIMARY KEY); INSERT INTO migrations VALUES (1)")
     await connection.execute(next(text for number, text in migrations() if number == 1))
     await connection.execute("INSERT INTO users (id, token_hash) VALUES ('usr_x', sha256('x'))")
     await connection.close()
-    yield servers.dsn(name)
-    await servers.drop(name)
+    yield servers.databases.dsn(name)
+    await servers.databases.drop(name)
 
 
 async def job_of(connection: "asyncpg.Connection[asyncpg.Record]", state: str) -> UUID:

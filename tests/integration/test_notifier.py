@@ -19,7 +19,7 @@ from broker.settings import Settings
 from broker.store.users import NewUser
 from tests.checks import plant
 from tests.emulators import base
-from tests.lifecycle import count, rows_of, run_sql, settled
+from tests.lifecycle import count, hasty, rows_of, run_sql, settled
 from tests.profiles import settings_under
 from tests.stack import body_of, pretend_worker, running_services, submission, upload_bytes
 from tests.telling import HOOK, World, notifier_of, wired_world
@@ -242,6 +242,16 @@ async def test_consent_that_was_withdrawn_meanwhile_counts(asking: Services, out
 
     assert (await asking.notifier.once(), len(outside.fcm.messages)) == (2, 1)
     assert (len(outside.receiver.events), await waiting(asking)) == (2, 0)
+
+
+async def test_it_goes_with_its_job(telling: Services, outside: World) -> None:
+    """Whose record has come to its end is told to nobody any more."""
+    outside.receiver.next("hook", base.broken(500))
+    await ended(telling, await sent(telling, hook()))
+    await telling.notifier.once()
+    assert await waiting(telling) == 1
+    await hasty(telling).records()
+    assert (await waiting(telling), await count(telling.settings, "jobs")) == (0, 0)
 
 
 async def test_it_goes_with_its_job_and_its_user(telling: Services, outside: World) -> None:

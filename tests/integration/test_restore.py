@@ -35,9 +35,9 @@ from tests.stack import DATA, Servers, keyholder_of, pretend_worker, running_ser
 async def empty(servers: Servers) -> AsyncGenerator[str]:
     """The DSN of a database with nothing in it."""
     name = f"t_{secrets.token_hex(6)}"
-    await servers.run_sql(f"CREATE DATABASE {name}")
-    yield servers.dsn(name)
-    await servers.drop(name)
+    await servers.databases.run_sql(f"CREATE DATABASE {name}")
+    yield servers.databases.dsn(name)
+    await servers.databases.drop(name)
 
 
 def place(settings: Settings, *, dsn: str = "") -> Place:

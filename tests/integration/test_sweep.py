@@ -2,15 +2,13 @@
 
 from typing import ClassVar
 
-import msgspec
 import pytest
 
 from broker.jobs import Job
 from broker.services import Services
 from broker.settings import Settings
 from broker.store.blobs import BlobStore
-from broker.sweep import Sweep
-from tests.lifecycle import blobs, claimed_job, count, eventually, keys_held, run_sql, settled
+from tests.lifecycle import blobs, claimed_job, count, eventually, hasty, keys_held, run_sql, settled
 from tests.rows import open_rows
 from tests.stack import pretend_worker, queued_job, running_services
 from workers.outputs import Made, keep_output
@@ -44,19 +42,6 @@ async def test_outputs_go_at_their_time(services: Services, settings: Settings) 
 
 async def _are_gone(settings: Settings) -> bool:
     return await count(settings, "outputs", "destroyed_at IS NULL") == 0
-
-
-def hasty(services: Services) -> Sweep:
-    """A sweep under a profile that keeps no record at all."""
-    retention = msgspec.structs.replace(services.policies.profile.retention, records_for_s=0)
-    return Sweep(
-        services.stores,
-        settler=services.settler,
-        purges=services.purges,
-        lease=services.lease,
-        every_s=60,
-        retention=retention,
-    )
 
 
 async def test_records_go_at_their_time(services: Services, settings: Settings) -> None:
