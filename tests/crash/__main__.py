@@ -17,7 +17,7 @@ from tests.crash.report import Report, report, table, totals, write
 from tests.crash.sweep import Trial, carry_out, discover, sample, trials
 from tests.measured import keep
 
-CONSOLE = Console()
+CONSOLE = Console(emoji=False)  # a point may be called :ring:
 MODES = (Mode.KILL, Mode.CUT)
 
 
