@@ -23,6 +23,8 @@ endif
 SEED ?= 7
 MINUTES ?= 30
 LANES ?= 2
+# Much of a test is waiting: one more at a time than there are cores.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN) && echo $$((cores < 3 ? cores + 1 : 4)))
 ROUNDS ?= 1000
 MEASURED := docs/measured
 
@@ -47,8 +49,8 @@ bench: run-ready ## Measure, and write docs/performance.md
 bench-litellm: run-ready .bench-litellm/.ready ## Measure LiteLLM's proxy beside Lethe, into docs/performance.md
 	@$(PYTHON) -m bench --merge --only litellm --litellm .bench-litellm/bin/python
 
-test: check peers-ready ## Run check, then every test against real Postgres and Redis
-	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test: check peers-ready ## Run check, then every test against real Postgres and Redis, WORKERS=3 at once
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 crash: run-ready dev-ready ## Kill, and cut the power, at every point that jobs pass (LANES=2 at once); writes docs/crash.md
 	@$(PYTHON) -m tests.crash --lanes $(LANES) --seed $(SEED) --report docs/crash.md --measured $(MEASURED)/crash.json

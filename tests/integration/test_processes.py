@@ -45,9 +45,8 @@ while len(descendants(up.running.pid)) < 2:
 )
 def test_a_test_run_that_is_killed_leaves_no_process(tmp_path: Path, started: str, least: int) -> None:
     """Guards, workers, keyholders, peers and whole stacks go with the process that started them for a test."""
-    script = (
-        f"import time\nfrom pathlib import Path\nfolder = Path({str(tmp_path)!r})\n{started}\nprint()\ntime.sleep(60)"
-    )
+    before = f"import time\nfrom pathlib import Path\nfolder = Path({str(tmp_path)!r})"
+    script = f"{before}\n{started}\nprint(flush=True)\ntime.sleep(60)"
     argv = [sys.executable, "-c", script]
     with subprocess.Popen(argv, cwd=REPOSITORY, env=plain_environment(), stdout=subprocess.PIPE) as run:
         assert run.stdout

@@ -65,8 +65,8 @@ def test_ci_runs_what_everybody_runs() -> None:
     """`.ci/run` calls `make test`; that is `make check` (format, lint, types, imports) and every test."""
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
     makefile = (ROOT / "Makefile").read_text()
-    whole = "-m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
-    assert re.search(rf"^test: check .*\n\t\$\(PYTHON\) {whole}$", makefile, re.MULTILINE)
+    whole = "-m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder"
+    assert re.search(rf"^test: check .*\n\t\$\(PYTHON\) {re.escape(whole)}$", makefile, re.MULTILINE)
     check = makefile[makefile.index("\ncheck:") : makefile.index("\nfmt:")]
     assert all(tool in check for tool in ("ruff format --check", "ruff check", "basedpyright", "lint-imports"))
 
