@@ -94,12 +94,13 @@ def check_batch(batch: Batch, previous: Batch | None, vkeys: list[str]) -> State
     """Return what a batch states when it is signed and follows the one before; raise Broken."""
     where = f"batch {batch.number}"
     try:
-        stated = msgspec.json.decode(signed_text(batch.note, vkeys), type=Statement)
+        text = signed_text(batch.note, vkeys)
+        stated = msgspec.json.decode(text, type=Statement)
     except ReceiptInvalid as exc:
         raise Broken(f"{where}: {exc}") from exc
     except msgspec.DecodeError as exc:
         raise Broken(f"{where}: signed, but not a batch of the record") from exc
-    if stated.type != TYPE or canonical(stated) + "\n" != batch.note.rpartition("\n\n")[0] + "\n":
+    if stated.type != TYPE or canonical(stated) + "\n" != text:
         raise Broken(f"{where}: signed, but not a batch of this version")
     row = (batch.number, batch.first_id, batch.last_id, whole_seconds(batch.keep_until))
     if row != (stated.number, stated.first_id, stated.last_id, stated.keep_until):

@@ -91,7 +91,7 @@ class Client:
     """One server, and one user once there is a token."""
 
     def __init__(self, url: str, *, token: str = "", headers: Mapping[str, str] | None = None) -> None:
-        # A proxy of the environment is for the world outside, never for this machine.
+        # What the environment says, of a proxy or of authorities, is for the world outside, never for this machine.
         is_local = urlsplit(url).hostname in LOOPBACK
         self._http = httpx.AsyncClient(
             base_url=url, timeout=_TIMEOUT, verify=trust() if is_local else True, trust_env=not is_local

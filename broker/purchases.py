@@ -3,7 +3,7 @@
 import hashlib
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -39,3 +39,19 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     def digest(self) -> bytes:
         """What is kept of it: SHA-256 of the shop and its id."""
         return hashlib.sha256(f"{self.shop}:{self.transaction}".encode()).digest()
+
+
+class Seller(Protocol):
+    """One shop, asked about receipts that phones bring."""
+
+    async def verify(self, receipt: str, product: str) -> Purchase:
+        """Return what a receipt is of; raise InvalidPurchase, ShopUnavailable."""
+        ...
+
+    async def finish(self, receipt: str, product: str) -> None:
+        """Tell the shop that the credits are granted; may be repeated. Raises ShopUnavailable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go."""
+        ...

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from broker.api.bodies import read_json, struct_in
 from broker.api.deps import HttpRequest, Known, Operators, Wired, operator_of
 from broker.api.views import Moment, whole_second
+from broker.services import Services
 from broker.store.credits import Entry
 
 NEWEST = 100
@@ -62,9 +63,13 @@ async def grant_credits(request: HttpRequest, services: Wired, operators: Operat
     """Grant credits to a user: on the operator's listener, with an operator key."""
     operator_of(request, operators)
     grant = read_grant(await read_json(request, services))
-    store = services.stores.credits
-    is_new = await store.grant(grant.user_id, grant.credits, reference=grant.reference)
-    account = await store.account(grant.user_id)
+    is_new = await services.stores.credits.grant(grant.user_id, grant.credits, reference=grant.reference)
+    return await answer_balance(services, grant.user_id, is_new=is_new)
+
+
+async def answer_balance(services: Services, user_id: str, *, is_new: bool) -> Response[BalanceView]:
+    """Answer with an account: 201 where the request has added to it, 200 where that was done before."""
+    account = await services.stores.credits.account(user_id)
     view = BalanceView(credits=account.credits, held=account.held, is_new=is_new)
     return Response(view, status_code=201 if is_new else 200)
 

@@ -5,7 +5,7 @@ from litestar import Response, post
 from msgspec import UNSET, UnsetType
 
 from broker.api.bodies import read_object
-from broker.api.credits import BalanceView
+from broker.api.credits import BalanceView, answer_balance
 from broker.api.deps import HttpRequest, Known, Wired
 from broker.parameters import invalid
 from broker.purchases import Shop
@@ -31,9 +31,7 @@ async def redeem_purchase(request: HttpRequest, services: Wired, caller: Known) 
     """Redeem a receipt; the same one again grants nothing more."""
     order = read_purchase(await read_object(request, services, names=_NAMES))
     is_new = await services.redeeming.redeem(caller.user_id, Shop(order.shop), order.receipt, order.product or "")
-    account = await services.stores.credits.account(caller.user_id)
-    view = BalanceView(credits=account.credits, held=account.held, is_new=is_new)
-    return Response(view, status_code=201 if is_new else 200)
+    return await answer_balance(services, caller.user_id, is_new=is_new)
 
 
 def read_purchase(order: dict[str, object]) -> NewPurchaseView:

@@ -21,6 +21,7 @@ from providers.calls import trust
 
 CHECKOUT: Final = Path(__file__).parents[2]
 STRICTEST: Final = "minimal"
+KEY_NAME: Final = "api-key"
 _URL: Final = re.compile(r"^http://127\.0\.0\.1:\d+$", re.MULTILINE)
 _NEEDS: Final = ("PATH", "LANG", "LC_ALL", "HOME")
 _WORK_S: Final = 0.3
@@ -153,7 +154,7 @@ class Emulator(Outside):
     def __init__(self, emulated: Emulated, url: str, directory: Path) -> None:
         super().__init__(emulated.adapter, url)
         self.emulated = emulated
-        self.key_file = key_file(emulated.api_key, directory)
+        self.key_file = secret_file(directory, KEY_NAME, emulated.api_key)
         self.config_file = directory / "lethe.toml"
         self.profile_file = directory / "profile.toml"
         self.config_file.write_text(emulated.config(url, self.key_file))
@@ -201,11 +202,12 @@ async def running_emulator(adapter: str, folder: Path, *, checkout: Path = CHECK
         await child.stop()
 
 
-def key_file(api_key: str, folder: Path) -> Path:
-    """Write an API key, for its owner alone."""
-    file = folder / "api-key"
+def secret_file(folder: Path, name: str, content: str) -> Path:
+    """Write a key into a folder, which is made where it is missing, for their owner alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / name
     file.touch(mode=0o600)
-    file.write_text(api_key)
+    file.write_text(content)
     return file
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.client import Client
-from broker.demo.emulated import Outside, key_file, running_emulator
+from broker.demo.emulated import KEY_NAME, Outside, running_emulator, secret_file
 from broker.demo.evidence import Evidence, of_upload
 from broker.demo.report import Report
 from broker.jobs import Job
@@ -18,6 +18,7 @@ from broker.operators import new_key
 from broker.up import Stack
 
 PHOTO: Final = Path(__file__).with_name("photo.jpg")
+FIREBASE: Final = "fcm"
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +55,8 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
     play: Callable[[Stage], Awaitable[None]]
     providers: Mapping[str, str] = {}
     """The emulators that stand for providers, each with its API key."""
-    pushes_by: str = ""
-    """The emulator that stands for a push service; none if empty."""
+    is_pushing: bool = False
+    """Whether its phone is told by push; Firebase is emulated then."""
     config: str = ""
     """Its lethe.toml, with `$NAME_url` and `$NAME_key`; the one that ships if empty."""
 
@@ -64,32 +65,24 @@ class Journey(msgspec.Struct, frozen=True, kw_only=True):
 async def stage(journey: Journey, directory: Path, output: Path, report: Report) -> AsyncGenerator[Stage]:
     """Start everything that a journey needs; after the block nothing of it runs."""
     async with contextlib.AsyncExitStack() as exits:
-        folders = {name: directory.absolute() / "provider" / name for name in journey.providers}
+        folder = directory.absolute()
+        folders = {name: folder / "provider" / name for name in journey.providers}
         running = [running_emulator(name, folder) for name, folder in folders.items()]
         providers = {one.name: one for one in [await exits.enter_async_context(one) for one in running]}
         report.step(f"Starting everything under the profile {journey.profile}")
         key, line = new_key("shop")
         given = {
             **_settings(journey, providers, folders),
-            "LETHE_OPERATOR_KEYS_FILE": _written(directory, "operators", line),
-            "LETHE_SUBJECT_KEY_FILE": _written(directory, "subject.key", secrets.token_hex(32)),
+            "LETHE_OPERATOR_KEYS_FILE": str(secret_file(folder, "operators", line)),
+            "LETHE_SUBJECT_KEY_FILE": str(secret_file(folder, "subject.key", secrets.token_hex(32))),
         }
-        if journey.pushes_by:
-            push = await exits.enter_async_context(running_emulator(journey.pushes_by, directory.absolute() / "push"))
-            providers[push.name] = push
-            account = _written(directory, "push-account.json", await push.account())
-            given |= {"LETHE_FCM_URL": push.url, "LETHE_FCM_ACCOUNT_FILE": account}
+        if journey.is_pushing:
+            push = providers[FIREBASE] = await exits.enter_async_context(running_emulator(FIREBASE, folder / "push"))
+            account = secret_file(folder, "push-account.json", await push.account())
+            given |= {"LETHE_FCM_URL": push.url, "LETHE_FCM_ACCOUNT_FILE": str(account)}
         stack = await exits.enter_async_context(Stack(directory, report=report.say, given=given))
         evidence = await exits.enter_async_context(Evidence(stack.settings))
         yield Stage(stack=stack, evidence=evidence, report=report, providers=providers, operator_key=key, output=output)
-
-
-def _written(directory: Path, name: str, line: str) -> str:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = directory.absolute() / name
-    file.touch(mode=0o600)
-    file.write_text(f"{line}\n")
-    return str(file)
 
 
 def _settings(journey: Journey, providers: Mapping[str, Outside], folders: Mapping[str, Path]) -> dict[str, str]:
@@ -97,7 +90,7 @@ def _settings(journey: Journey, providers: Mapping[str, Outside], folders: Mappi
     if not journey.config:
         return given
     words = {f"{name}_url": outside.url for name, outside in providers.items()}
-    words |= {f"{name}_key": str(key_file(key, folders[name])) for name, key in journey.providers.items()}
+    words |= {f"{name}_key": str(secret_file(folders[name], KEY_NAME, key)) for name, key in journey.providers.items()}
     file = next(iter(folders.values())).parent / "lethe.toml"
     file.write_text(Template(journey.config).substitute(words))
     return {**given, "LETHE_CONFIG_FILE": str(file)}

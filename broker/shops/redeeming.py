@@ -11,7 +11,7 @@ from broker.account_errors import InvalidPurchase, PurchasesNotSetUp, PurchaseUs
 from broker.errors import TooManyRequests
 from broker.google_account import load_account
 from broker.limiter import WINDOW_S, Limiter
-from broker.purchases import REDEEM_WITHIN_S, Shop
+from broker.purchases import REDEEM_WITHIN_S, Seller, Shop
 from broker.settings import Settings, SettingsInvalid
 from broker.shops.app_store import AppStore, load_root
 from broker.shops.play import Play
@@ -29,7 +29,7 @@ class Redeeming:
     """Takes receipts."""
 
     def __init__(
-        self, sellers: Mapping[Shop, AppStore | Play], *, credit_store: CreditStore, policy: Credits, redis: Any
+        self, sellers: Mapping[Shop, Seller], *, credit_store: CreditStore, policy: Credits, redis: Any
     ) -> None:
         self._sellers = sellers
         self._limiter = Limiter(redis, keys="lethe:redeem:*")
@@ -62,7 +62,7 @@ class Redeeming:
         await self._finish(seller, receipt, purchase.product)
         return is_new
 
-    async def _finish(self, seller: AppStore | Play, receipt: str, product: str) -> None:
+    async def _finish(self, seller: Seller, receipt: str, product: str) -> None:
         try:
             await seller.finish(receipt, product)
         except ShopUnavailable:
@@ -75,9 +75,9 @@ class Redeeming:
             await seller.aclose()
 
 
-def sellers_of(settings: Settings) -> dict[Shop, AppStore | Play]:
+def sellers_of(settings: Settings) -> dict[Shop, Seller]:
     """Read what is needed to ask each shop that settings name; raise SettingsInvalid."""
-    sellers: dict[Shop, AppStore | Play] = {}
+    sellers: dict[Shop, Seller] = {}
     if root := settings.app_store_root_file:
         _require(settings.app_store_bundle_id, "LETHE_APP_STORE_BUNDLE_ID")
         sellers[Shop.APP_STORE] = AppStore(load_root(Path(root)), settings.app_store_bundle_id)

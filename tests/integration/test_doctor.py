@@ -101,7 +101,7 @@ def test_a_key_that_others_can_read_is_a_problem(settings: Settings) -> None:
     path = Path(settings.receipt_key_file)
     path.write_bytes(bytes(32))
     path.chmod(0o644)
-    assert any("can be read by others" in what for what in problems(list(configuration(settings))))
+    assert names_problem(settings, "can be read by others")
     path.chmod(0o600)
     assert not problems(list(configuration(settings)))
 
@@ -222,22 +222,27 @@ async def test_a_proxy_that_keeps_hints_back_is_found(up: UpProcess) -> None:
     assert "/v1/hooks/ answers 404" in found.what
 
 
+def names_problem(settings: Settings, words: str) -> bool:
+    """Whether the configuration has a problem that says so."""
+    return any(words in what for what in problems(list(configuration(settings))))
+
+
 def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Path) -> None:
     """A file that is missing, holds no key or is open to others is a problem; without any, that is said."""
     file = tmp_path / "webhook.keys"
     named = msgspec.structs.replace(settings, webhook_keys_file=str(file))
-    assert any("LETHE_WEBHOOK_KEYS_FILE cannot be read" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "LETHE_WEBHOOK_KEYS_FILE cannot be read")
     file.write_text("no key\n")
-    assert any("a line is whsec_" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "a line is whsec_")
     file.write_text("\n".join(new_keys()[:2]))
     file.chmod(0o644)
-    assert any("webhook.keys can be read by others" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "webhook.keys can be read by others")
     file.chmod(0o600)
     assert not problems(list(configuration(named)))
     account = msgspec.structs.replace(settings, fcm_account_file=str(file))
-    assert any("no service account" in what for what in problems(list(configuration(account))))
+    assert names_problem(account, "no service account")
     apple = msgspec.structs.replace(settings, apns_key_file=str(file), apns_app_id="TEAM123456.app.example")
-    assert any("LETHE_APNS_KEY_FILE" in what for what in problems(list(configuration(apple))))
+    assert names_problem(apple, "LETHE_APNS_KEY_FILE")
     assert any("nobody is told when a job ends" in finding.what for finding in configuration(settings))
 
 
@@ -245,12 +250,12 @@ def test_what_hashes_subjects_is_looked_at(settings: Settings, tmp_path: Path) -
     """A key that is missing, no key, or open to others is a problem; without a file nothing is said."""
     file = tmp_path / "subject.key"
     named = msgspec.structs.replace(settings, subject_key_file=str(file))
-    assert any("LETHE_SUBJECT_KEY_FILE cannot be read" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "LETHE_SUBJECT_KEY_FILE cannot be read")
     file.write_text("too short\n")
-    assert any("64 hex digits" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "64 hex digits")
     file.write_text("ab" * 32)
     file.chmod(0o644)
-    assert any("subject.key can be read by others" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "subject.key can be read by others")
     file.chmod(0o600)
     found = list(configuration(named))
     assert not problems(found)
@@ -263,11 +268,11 @@ def test_what_checks_receipts_is_looked_at(settings: Settings, tmp_path: Path) -
     root, signer = tmp_path / "root.cer", Signer("Root")
     root.write_bytes(b"none")
     named = msgspec.structs.replace(settings, app_store_root_file=str(root))
-    assert any("LETHE_APP_STORE_ROOT_FILE cannot be read" in what for what in problems(list(configuration(named))))
+    assert names_problem(named, "LETHE_APP_STORE_ROOT_FILE cannot be read")
     root.write_bytes(signer.certificate.public_bytes(Encoding.DER))
     found = list(configuration(named))
     assert not problems(found)
     assert any("receipts of the App Store are checked" in finding.what for finding in found)
     assert any("names no [credits] products" in finding.what for finding in found)
     account = msgspec.structs.replace(settings, play_account_file=str(root))
-    assert any("LETHE_PLAY_ACCOUNT_FILE cannot be read" in what for what in problems(list(configuration(account))))
+    assert names_problem(account, "LETHE_PLAY_ACCOUNT_FILE cannot be read")

@@ -10,11 +10,10 @@ from broker.demo.emulated import PROVIDERS
 from broker.demo.evidence import theirs
 from broker.demo.outside import ids_of, show_what_left
 from broker.demo.phone import Phone
-from broker.demo.stage import PHOTO, Journey, Stage
+from broker.demo.stage import FIREBASE, PHOTO, Journey, Stage
 from broker.demo.wire import Sent
 
 _NAME: Final = "replicate"
-_PUSH: Final = "fcm"
 _PHONE: Final = "dQw4w9WgXcQ:APA91bH-demo"
 _LOOKS: Final = 100
 _LOOK_AGAIN_S: Final = 0.2
@@ -108,7 +107,7 @@ async def _be_told(stage: Stage, phone: Phone, job_id: str) -> None:
     report, sent, held = stage.report, Sent(requests=()), 1
     report.step("The phone was asleep meanwhile, and is told by push")
     for _ in range(_LOOKS):
-        sent = await stage.providers[_PUSH].sent()
+        sent = await stage.providers[FIREBASE].sent()
         held = (await phone.client.ask("GET", "/v1/me"))["held"]["notifications"]
         if _messages(sent) and not held:
             break
@@ -129,6 +128,6 @@ JOURNEY: Final = Journey(
     story="animates a face at a provider, with consent, for credits, and is told by push",
     play=play,
     providers={_NAME: PROVIDERS[_NAME].api_key},
-    pushes_by=_PUSH,
+    is_pushing=True,
     config=_CONFIG,
 )
