@@ -227,18 +227,25 @@ def names_problem(settings: Settings, words: str) -> bool:
     return any(words in what for what in problems(list(configuration(settings))))
 
 
+def see_key_file(settings: Settings, file: Path, *, setting: str, wrong: tuple[str, str], right: str) -> None:
+    """A key file that is missing, holds something else (which is said), or is open to others is a problem."""
+    assert names_problem(settings, f"{setting} cannot be read")
+    content, words = wrong
+    file.write_text(content)
+    assert names_problem(settings, words)
+    file.write_text(right)
+    file.chmod(0o644)
+    assert names_problem(settings, f"{file.name} can be read by others")
+    file.chmod(0o600)
+    assert not problems(list(configuration(settings)))
+
+
 def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Path) -> None:
-    """A file that is missing, holds no key or is open to others is a problem; without any, that is said."""
+    """Each key file; without any, that is said."""
     file = tmp_path / "webhook.keys"
     named = msgspec.structs.replace(settings, webhook_keys_file=str(file))
-    assert names_problem(named, "LETHE_WEBHOOK_KEYS_FILE cannot be read")
-    file.write_text("no key\n")
-    assert names_problem(named, "a line is whsec_")
-    file.write_text("\n".join(new_keys()[:2]))
-    file.chmod(0o644)
-    assert names_problem(named, "webhook.keys can be read by others")
-    file.chmod(0o600)
-    assert not problems(list(configuration(named)))
+    wrong, right = ("no key\n", "a line is whsec_"), "\n".join(new_keys()[:2])
+    see_key_file(named, file, setting="LETHE_WEBHOOK_KEYS_FILE", wrong=wrong, right=right)
     account = msgspec.structs.replace(settings, fcm_account_file=str(file))
     assert names_problem(account, "no service account")
     apple = msgspec.structs.replace(settings, apns_key_file=str(file), apns_app_id="TEAM123456.app.example")
@@ -247,19 +254,12 @@ def test_what_signs_notifications_is_looked_at(settings: Settings, tmp_path: Pat
 
 
 def test_what_hashes_subjects_is_looked_at(settings: Settings, tmp_path: Path) -> None:
-    """A key that is missing, no key, or open to others is a problem; without a file nothing is said."""
+    """The key file; without one nothing is said."""
     file = tmp_path / "subject.key"
     named = msgspec.structs.replace(settings, subject_key_file=str(file))
-    assert names_problem(named, "LETHE_SUBJECT_KEY_FILE cannot be read")
-    file.write_text("too short\n")
-    assert names_problem(named, "64 hex digits")
-    file.write_text("ab" * 32)
-    file.chmod(0o644)
-    assert names_problem(named, "subject.key can be read by others")
-    file.chmod(0o600)
-    found = list(configuration(named))
-    assert not problems(found)
-    assert any("subjects of sign-ins" in finding.what for finding in found)
+    wrong = ("too short\n", "64 hex digits")
+    see_key_file(named, file, setting="LETHE_SUBJECT_KEY_FILE", wrong=wrong, right="ab" * 32)
+    assert any("subjects of sign-ins" in finding.what for finding in configuration(named))
     assert not any("subjects of sign-ins" in finding.what for finding in configuration(settings))
 
 
