@@ -12,8 +12,18 @@ from broker.log import capture_log
 from broker.settings import Settings
 from broker.store.blobs import new_name
 from tests.checks import CANARY, blob_faults, database_faults, forget_planted, leaks, plant, redis_faults
-from tests.lifecycle import run_sql
-from tests.stack import Servers, upload_bytes
+from tests.keyholder_process import new_key
+from tests.lifecycle import keys_held, run_sql
+from tests.stack import (
+    Servers,
+    keyholder_of,
+    own_database,
+    pretend_worker,
+    queued_job,
+    running_services,
+    settings_for,
+    upload_bytes,
+)
 
 
 def client_of(servers: Servers) -> Any:
@@ -108,3 +118,16 @@ def test_a_canary_in_a_log_line_is_found() -> None:
     assert len(leaks(lines)) == 1
     forget_planted()  # else the check of this very test would find it too
     assert leaks(lines) == []
+
+
+async def test_a_test_starts_with_no_key_of_another(servers: Servers, tmp_path: Path) -> None:
+    """Those that it left, with a row or without one, would end while the next one counts."""
+    async with own_database(servers) as dsn, running_services(settings_for(servers, dsn, tmp_path)) as services:
+        await pretend_worker(services)
+        await queued_job(services)
+        assert await keys_held(services) == 1
+    async with own_database(servers) as dsn, running_services(settings_for(servers, dsn, tmp_path)) as services:
+        assert await keys_held(services) == 0
+        await keyholder_of(services).put(*new_key(), ttl_s=60)
+    async with own_database(servers) as dsn, running_services(settings_for(servers, dsn, tmp_path)) as services:
+        assert await keys_held(services) == 0
