@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import httpx
@@ -14,9 +15,12 @@ from broker.settings import Settings
 from broker.store.processes import Facts
 from providers.calls import trust
 from tests.api_client import Api
-from tests.processes import LetheProcess
+from tests.processes import LetheProcess, lethe_process
 from tests.prompt_server import PromptServer
 from tests.stack import pretend_worker, running_services
+
+MEMORY_BYTES = 200_000_000
+"""What a broker may take at most, whatever its clients do."""
 
 
 async def address_of(services: Services, process: LetheProcess) -> Facts:
@@ -28,6 +32,18 @@ async def address_of(services: Services, process: LetheProcess) -> Facts:
                 if other.role == "broker" and other.facts.address:
                     return other.facts
             await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def broker_process(
+    services: Services, settings: Settings, folder: Path
+) -> AsyncGenerator[tuple[LetheProcess, Api]]:
+    """Start a broker of its own, as an operator does, and mint one user."""
+    with lethe_process(["broker"], settings, folder) as process:
+        facts = await address_of(services, process)
+        async with httpx.AsyncClient(base_url=facts.address, timeout=30, verify=trust()) as http:
+            token = (await http.post("/v1/users")).json()["token"]
+            yield process, Api(http, services, url=facts.address, operator_url=facts.operator_address, token=token)
 
 
 @asynccontextmanager

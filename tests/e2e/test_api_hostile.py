@@ -1,13 +1,9 @@
 """Clients that mean harm, on bare sockets: nothing grows, nothing hangs, nothing of what they send is kept, no 500."""
 
 import asyncio
-import base64
 import resource
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from itertools import product
-from pathlib import Path
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -15,109 +11,8 @@ from broker.api import protocol
 from broker.log import capture_log, configure_log
 from tests.api_client import Api
 from tests.checks import plant
+from tests.hostile import FLOODS, MEBIBYTE, PUT, odd_requests, phone, request, slow_requests, status_of
 from tests.stack import upload_bytes
-
-JOB = "/v1/jobs/11111111-1111-4111-8111-111111111111"
-PUT = f"{JOB}?operation=noop"
-MEBIBYTE = 1 << 20
-
-ROUTES = (
-    "/v1/users", "/v1/jobs", JOB, f"{JOB}/events", f"{JOB}/outputs/0", f"{JOB}/outputs/-1",
-    f"{JOB}/outputs/99999999999999999999", f"{JOB}/outputs/%00", f"{JOB}/receipt", "/v1/operations",
-    "/v1/privacy/keys", "/health/live", "/health/ready", "/openapi.json", "/", "//", "/v1/../v1/jobs", "/v1/jobs/%00",
-    "/%ff%fe", "/v1/jobs?limit=%00", "/v1/jobs?cursor=%ED%A0%80", "/v1/jobs?cursor=AAAAAAAAAAAAAAAAAAAAAA",
-    f"/v1/jobs?limit={'9' * 20}", f"/v1/jobs?{'a=1&' * 5000}",
-)  # fmt: skip
-METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "FOO", "get")
-HEADERS = (
-    "If-None-Match: *", 'If-None-Match: "v' + "9" * 30 + '"', "If-None-Match: " + '"v1",' * 5000,
-    "Prefer: wait=-1", "Prefer: wait=" + "9" * 100, "Prefer: " + "wait=0;" * 5000, "Prefer: " + "wait" * 5000,
-    "Last-Event-ID: \xb2", "Range: bytes=9223372036854775807-99999999999999999999", "Accept: " + "a/b;q=0.1," * 3000,
-    "Cookie: \xff\xfe", "Content-Type: \xff", "Content-Type: multipart/form-data; boundary=", "Expect: foo",
-    "Authorization: Bearer second", "Upgrade: h2c\r\nConnection: Upgrade", "X-Forwarded-For: \xff%s," * 500 + "1",
-)  # fmt: skip
-PARAMETERS = (
-    b"[" * 6000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b'{"prompt":' + b"9" * 8000 + b"}", b'{"prompt":1e999}',
-    b'{"prompt":"\\ud800"}', b'{"prompt":"\\u0000"}', b'{"\\ud800":1}', b'{"a":1,"a":2}', b"\xff\xfe\x00", b"null",
-)  # fmt: skip
-BODIES = (
-    "Content-Length: -3\r\n\r\nabc",
-    "Content-Length: +3\r\n\r\nabc",
-    "Content-Length: 99999999999999999999999\r\n\r\nabc",
-    "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-    "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    "Transfer-Encoding: xchunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    "Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
-    "Transfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\nabc\r\n",
-)
-
-
-class Phone:
-    """One connection, byte by byte."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def status(self) -> int:
-        """Read one answer whole; 0 when the connection is closed."""
-        head = await self._head()
-        if not head:
-            return 0
-        names = dict(line.lower().split(": ", 1) for line in head.decode("latin-1").split("\r\n")[1:] if line)
-        status = int(head.split()[1])
-        if self.is_asked_for_head or status in {204, 304}:
-            return status
-        await self.reader.readexactly(int(names["content-length"]))
-        return status
-
-    is_asked_for_head = False
-
-    async def send(self, head: str, *, body: bytes = b"") -> None:
-        self.is_asked_for_head = head.startswith("HEAD")
-        self.writer.write(head.encode("latin-1") + body)
-        await self.writer.drain()
-
-    async def pour(self, piece: bytes, *, most_bytes: int) -> int:
-        """Send the same again and again; return how many bytes the server took before it closed."""
-        sent = 0
-        try:
-            async with asyncio.timeout(5):
-                while sent < most_bytes and not self.reader.at_eof():
-                    self.writer.write(piece)
-                    await self.writer.drain()
-                    sent += len(piece)
-        except (OSError, TimeoutError):
-            pass
-        return sent
-
-    async def _head(self) -> bytes:
-        try:
-            return await self.reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return b""
-
-
-@asynccontextmanager
-async def phone(api: Api) -> AsyncGenerator[Phone]:
-    address = urlsplit(api.url)
-    assert address.hostname
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    try:
-        yield Phone(reader, writer)
-    finally:
-        writer.close()
-
-
-def request(api: Api, method: str, path: str, *headers: str) -> str:
-    lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {api.token}", *headers]
-    return "\r\n".join(lines) + "\r\n"
-
-
-async def status_of(api: Api, text: str) -> int:
-    async with phone(api) as client, asyncio.timeout(5):
-        await client.send(text)
-        return await client.status()
 
 
 @pytest.fixture(autouse=True)
@@ -133,34 +28,11 @@ async def still_serves(api: Api, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 async def test_no_request_is_a_bug(api: Api) -> None:
     """Every method on every route, and every odd header on the routes that read headers: an answer below 500."""
-    asked = [request(api, method, path, "Content-Length: 0") + "\r\n" for method, path in product(METHODS, ROUTES)]
-    asked += [request(api, "GET", path, header) + "\r\n" for header in HEADERS for path in ("/v1/jobs", JOB)]
-    given = [base64.urlsafe_b64encode(value).decode().rstrip("=") for value in PARAMETERS]
-    asked += [
-        request(api, "PUT", PUT, f"Lethe-Parameters: {value}", "Content-Length: 3") + "\r\nabc" for value in given
-    ]
-    asked += [request(api, "PUT", PUT) + rest for rest in BODIES]
+    asked = odd_requests(api)
     statuses = [await status_of(api, text) for text in asked]
     wrong = [(status, text[:80]) for status, text in zip(statuses, asked, strict=True) if not 200 <= status < 500]
     assert not wrong
     assert {200, 201, 204, 400, 404, 405, 422} <= set(statuses)
-
-
-FLOODS: dict[str, Callable[[Api], tuple[str, bytes]]] = {
-    "one header": lambda api: (request(api, "GET", "/v1/jobs") + "X: ", b"a" * 65_536),
-    "many headers": lambda api: (request(api, "GET", "/v1/jobs"), b"X: 1\r\n" * 10_000),
-    "address": lambda api: ("GET /", b"a" * 65_536),
-    "empty lines": lambda api: ("", b"\r\n" * 32_768),
-    "trailers": lambda api: (
-        request(api, "PUT", PUT, "Transfer-Encoding: chunked") + "\r\n0\r\n",
-        b"X: 1\r\n" * 10_000,
-    ),
-    "one trailer": lambda api: (request(api, "PUT", PUT, "Transfer-Encoding: chunked") + "\r\n0\r\nX: ", b"a" * 65_536),
-    "chunk extension": lambda api: (
-        request(api, "PUT", PUT, "Transfer-Encoding: chunked") + "\r\n3;",
-        b"a" * 65_536,
-    ),
-}
 
 
 @pytest.mark.parametrize("flood", FLOODS)
@@ -226,11 +98,7 @@ async def test_a_long_answer_outlives_the_time_for_a_head(api: Api, monkeypatch:
 async def test_many_slow_clients_leave_room_for_another(api: Api) -> None:
     """A hundred each of uploads that stand still, waits and event streams: one more client is served at once."""
     job = await api.queued()
-    kinds = (
-        request(api, "PUT", PUT, "Content-Length: 5000") + "\r\n",
-        request(api, "GET", f"/v1/jobs/{job['id']}", "Prefer: wait=20") + "\r\n",
-        request(api, "GET", f"/v1/jobs/{job['id']}/events") + "\r\n",
-    )
+    kinds = slow_requests(api, job["id"])
     async with asyncio.timeout(20):
         slow = [phone(api) for _ in range(300)]
         opened = [await context.__aenter__() for context in slow]
@@ -280,19 +148,3 @@ async def test_nothing_of_a_hostile_request_is_logged(api: Api) -> None:
     await status_of(api, request(api, "PUT", PUT, f"Lethe-Parameters: {secret}", "Content-Length: 3") + "\r\nabc")
     await status_of(api, f"{secret}\0\r\n\r\n")
     await status_of(api, request(api, "PUT", PUT, "Transfer-Encoding: chunked") + f"\r\n{secret}\r\n")
-
-
-async def test_memory_stays_flat(api: Api) -> None:
-    """Thousands of refused requests leave this process no larger than it was, but for slack."""
-    texts = [request(api, "PUT", PUT, "Content-Length: 60000") + "\r\n" + "a" * 60_000]
-    texts += [request(api, "GET", "/v1/jobs?x=" + "9" * 50_000) + "\r\n"]
-    for _ in range(20):
-        await status_of(api, texts[0])
-    before = _resident_bytes()
-    for number in range(150):
-        await status_of(api, texts[number % 2])
-    assert _resident_bytes() - before < 24 * MEBIBYTE
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

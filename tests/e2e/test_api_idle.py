@@ -7,23 +7,17 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import pytest
 
+from bench.machine import peak_rss_bytes
 from broker.services import Services
 from broker.settings import Settings
 from tests.api_client import Api
-from tests.brokers import address_of
-from tests.processes import lethe_process
+from tests.brokers import MEMORY_BYTES, broker_process
 
 CLIENTS = 2_000
 AT_ONCE = 16  # as many as Postgres answers side by side
-BUDGET_BYTES = 200_000_000
-
-
-def resident_bytes(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.fixture
@@ -58,22 +52,18 @@ async def test_two_thousand_idle_listeners_stay_within_the_budget(
 ) -> None:
     """2,000 event streams on one broker: under 200 MB, another request is answered, and most are told the end."""
     patient = msgspec.structs.replace(settings, lease_s=30.0)  # so many connections at once are work
-    with lethe_process(["broker"], patient, tmp_path) as process:
-        facts = await address_of(services, process)
-        async with httpx.AsyncClient(base_url=facts.address, timeout=30) as http, AsyncExitStack() as opened:
-            token = (await http.post("/v1/users")).json()["token"]
-            api = Api(http, services, url=facts.address, operator_url="", token=token)
-            job = await api.queued()
-            readers: list[asyncio.StreamReader] = []
-            while len(readers) < CLIENTS:
-                readers += await asyncio.gather(*(listening(api, job["id"], opened) for _ in range(AT_ONCE)))
+    async with broker_process(services, patient, tmp_path) as (process, api), AsyncExitStack() as opened:
+        job = await api.queued()
+        readers: list[asyncio.StreamReader] = []
+        while len(readers) < CLIENTS:
+            readers += await asyncio.gather(*(listening(api, job["id"], opened) for _ in range(AT_ONCE)))
 
-            assert resident_bytes(process.child_pid) < BUDGET_BYTES
-            async with asyncio.timeout(10):
-                assert (await api.get(f"/v1/jobs/{job['id']}")).status_code == 200
-            await api.delete(f"/v1/jobs/{job['id']}")
-            async with asyncio.timeout(30):
-                told = await asyncio.gather(*(reader.read() for reader in readers))
-            # Whoever is cut off meanwhile comes again, as phones do.
-            assert sum(b"event: end" in text for text in told) > CLIENTS / 2
-            assert resident_bytes(process.child_pid) < BUDGET_BYTES
+        assert peak_rss_bytes(process.child_pid) < MEMORY_BYTES
+        async with asyncio.timeout(10):
+            assert (await api.get(f"/v1/jobs/{job['id']}")).status_code == 200
+        await api.delete(f"/v1/jobs/{job['id']}")
+        async with asyncio.timeout(30):
+            told = await asyncio.gather(*(reader.read() for reader in readers))
+        # Whoever is cut off meanwhile comes again, as phones do.
+        assert sum(b"event: end" in text for text in told) > CLIENTS / 2
+        assert peak_rss_bytes(process.child_pid) < MEMORY_BYTES

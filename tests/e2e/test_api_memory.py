@@ -6,14 +6,11 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from uuid import uuid4
 
-import httpx
-
 from broker.services import Services
 from broker.settings import Settings
 from tests.api_client import Api
-from tests.brokers import address_of
+from tests.brokers import broker_process
 from tests.process_memory import needs_root, readable_memory
-from tests.processes import lethe_process
 from tests.stack import JPEG_HEAD
 
 MARKED_BYTES = 300_000
@@ -44,23 +41,19 @@ async def test_the_broker_forgets(services: Services, settings: Settings, tmp_pa
     """Whole, repeated, broken-off and refused uploads, and served outputs, leave no byte behind their answer."""
     # ASCII: of random bytes the first may begin a segment of a JPEG, and what follows say that it is none.
     markers = {name: secrets.token_hex(4).encode() for name in ("whole", "broken", "refused", "output")}
-    with lethe_process(["broker"], settings, tmp_path) as process:
-        facts = await address_of(services, process)
-        async with httpx.AsyncClient(base_url=facts.address, timeout=20) as http:
-            token = (await http.post("/v1/users")).json()["token"]
-            api = Api(http, services, url=facts.address, operator_url="", token=token)
-            whole_id, half_id = uuid4(), uuid4()
-            for _ in range(2):
-                assert (await api.put(marked(markers["whole"]), whole_id)).status_code == 202
-            assert (await api.put(b"GIF89a" + marked(markers["refused"]))).status_code == 415
-            url = (await api.finished(marked(markers["output"])))["outputs"][0]["url"]
-            assert (await api.get(url)).content == marked(markers["output"])
-            assert (await api.get(url, Range="bytes=5-70000")).status_code == 206
+    async with broker_process(services, settings, tmp_path) as (process, api):
+        whole_id, half_id = uuid4(), uuid4()
+        for _ in range(2):
+            assert (await api.put(marked(markers["whole"]), whole_id)).status_code == 202
+        assert (await api.put(b"GIF89a" + marked(markers["refused"]))).status_code == 415
+        url = (await api.finished(marked(markers["output"])))["outputs"][0]["url"]
+        assert (await api.get(url)).content == marked(markers["output"])
+        assert (await api.get(url, Range="bytes=5-70000")).status_code == 206
 
-            sending = asyncio.create_task(api.put(half_of(marked(markers["broken"])), half_id))
-            await until(api, f"/v1/jobs/{half_id}", 200)
-            await asyncio.sleep(0.2)
-            assert (await copies(process.child_pid, markers))["broken"] > 0  # what is held can be found
-            sending.cancel()
-            await until(api, f"/v1/jobs/{half_id}", 404)
-            assert await copies(process.child_pid, markers) == dict.fromkeys(markers, 0)
+        sending = asyncio.create_task(api.put(half_of(marked(markers["broken"])), half_id))
+        await until(api, f"/v1/jobs/{half_id}", 200)
+        await asyncio.sleep(0.2)
+        assert (await copies(process.child_pid, markers))["broken"] > 0  # what is held can be found
+        sending.cancel()
+        await until(api, f"/v1/jobs/{half_id}", 404)
+        assert await copies(process.child_pid, markers) == dict.fromkeys(markers, 0)

@@ -2,9 +2,16 @@
 
 import asyncio
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import pytest
+
+from bench.machine import peak_rss_bytes
+from broker.services import Services
+from broker.settings import Settings
 from tests.api_client import Api
+from tests.brokers import MEMORY_BYTES, broker_process
 from tests.checks import plant
 
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
@@ -30,6 +37,15 @@ async def schemathesis(api: Api, folder: Path, *, config: str, options: tuple[st
     )
     said, _ = await running.communicate()
     assert running.returncode == 0, said.decode()
+
+
+@pytest.fixture
+async def api(services: Services, settings: Settings, tmp_path: Path) -> AsyncGenerator[Api]:
+    """A broker in a process of its own, whose memory stays within its budget all the time."""
+    async with broker_process(services, settings, tmp_path) as (process, api):
+        yield api
+        assert peak_rss_bytes(process.child_pid) < MEMORY_BYTES
+        assert "request_failed" not in process.log
 
 
 async def test_what_is_documented_is_what_is_done(api: Api, tmp_path: Path) -> None:

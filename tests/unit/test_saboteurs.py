@@ -20,6 +20,7 @@ AREAS = {
     *("workers/engine.py", "workers/opening.py", "workers/outside.py", "workers/outputs.py", "workers/plaintext.py"),
     *("workers/images/sandbox.py", "workers/images/formats.py", "providers/download.py"),
     *("broker/deposit.py", "broker/routes.py", "broker/__main__.py", "workers/__main__.py", "workers/main.py"),
+    *("broker/notifier.py", "broker/notify/webhooks.py", "broker/shops/app_store.py", "broker/store/sql/credits.sql"),
 }
 
 
