@@ -1,9 +1,11 @@
 """The emulators as processes of their own, as demos run them."""
 
 import io
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,7 +15,15 @@ from providers.base import Output
 from providers.calls import trust
 from tests.contract.cases import CASES
 from tests.contract.orders import run, task
+from tests.emulators.base import BROKEN_OFF, running
 from tests.emulators.case import Case
+from tests.emulators.openai_images import OpenAIEmulator
+
+HALF = (
+    b"POST /v1/images/edits HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+    b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+    b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\nhalf a picture'
+)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -49,3 +59,17 @@ async def content_of(output: Output) -> bytes:
         return output.data
     async with httpx.AsyncClient(verify=trust(), trust_env=False) as bare:
         return (await bare.get(output.url)).content
+
+
+def test_a_request_that_is_broken_off_is_no_order() -> None:
+    """Its sender dies in the middle of the picture: the bytes are seen, and nothing is carried out or counted."""
+    emulator = OpenAIEmulator()
+    with running(emulator) as url:
+        address = urlsplit(url)
+        with socket.create_connection((address.hostname, address.port)) as sender:
+            sender.sendall(HALF)
+            sender.shutdown(socket.SHUT_WR)
+            assert sender.recv(100) == b""
+    assert emulator.requests("edit") == []
+    assert [seen.route for seen in emulator.seen] == [BROKEN_OFF]
+    assert b"half a picture" in emulator.bytes_seen

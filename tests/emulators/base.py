@@ -21,10 +21,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tests.prompt_server import PromptServer
 
 Json = dict[str, Any]
+BROKEN_OFF = "broken off"
+"""The route of requests whose sender was gone before the end of the body: nobody carries them out."""
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, whole."""
+    """One request, whole; of BROKEN_OFF what came of it."""
 
     route: str
     method: str
@@ -121,7 +123,10 @@ class Emulator:
         """Serve one request."""
         if scope["type"] != "http":
             return None
-        body = await _body(receive)
+        body, is_whole = await _body(receive)
+        if not is_whole:
+            self.seen.append(_seen(scope, body, BROKEN_OFF))
+            return None
         for pattern, (route, work) in self.routes.items():
             method, _, template = pattern.partition(" ")
             match = _matcher(template).fullmatch(scope["path"])
@@ -205,13 +210,13 @@ class _Server(PromptServer):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _body(receive: Callable[[], Awaitable[Json]]) -> bytes:
+async def _body(receive: Callable[[], Awaitable[Json]]) -> tuple[bytes, bool]:
     body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body", False):
-            return bytes(body)
+            return bytes(body), message["type"] == "http.request"
 
 
 def _seen(scope: Json, body: bytes, route: str) -> Seen:
