@@ -52,7 +52,7 @@ _EVENT = re.compile(r"[a-z][a-z0-9_]{2,63}")
 # An id, a code or a type name. A 256-bit token is longer; a URL, an address and a file name hold other characters.
 _WORD = re.compile(r"[A-Za-z0-9_-]{0,40}")
 _PATTERNS = {
-    "exception_at": re.compile(r"[A-Za-z0-9_]+\.py:[0-9]+"),
+    "exception_at": re.compile(r"[A-Za-z0-9_]+\.pyx?:[0-9]+"),
     "logger": re.compile(r"[a-z_]+(\.[a-z_]+)*"),
     "route": re.compile(
         r"/(v1|health|metrics|openapi|credits|links|holds|children|breaches)([/.]([a-z_]+|\{[a-z_:]+\}))*"

@@ -7,12 +7,13 @@ table, and with `--report` in a file.
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,6 +38,8 @@ CONSOLE = Console()
 QUIET_WITHIN_S = 60.0
 BLOW_EVERY_S = 3.0
 PHONES = 6
+_ERROR = re.compile(rb'"level":"(?:error|critical)"')
+_WORDS = re.compile(rb'"(?:event|logger|exception|exception_code|exception_at|cause)":"([^"]*)"')
 BROKERS = 2
 
 
@@ -60,6 +63,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     availability: float
     answered_again: Recovery
     worked_again: Recovery
+    broke: dict[str, int]
+    """What processes logged as an error of their own: event, exception, where it was raised, its cause."""
     violations: list[str]
 
 
@@ -91,6 +96,7 @@ async def soak(*, for_s: float, seed: int, blow_every_s: float, phones: int) -> 
                 strikes.struck_s, [(one.began_s, one.ended_s) for one in load.asked if one.is_answered]
             ),
             worked_again=recovery(strikes.struck_s, [(one.began_s, one.ended_s) for one in load.sent if _worked(one)]),
+            broke=dict(broken_in((world.folder / "logs").iterdir())),
             violations=violations,
         )
 
@@ -158,6 +164,12 @@ def _residue(world: World, load: Load, since_s: float) -> list[str]:
     return [*files, *(f"hit in memory of {name}" for name in memory_with(load.marks.needles, world.lethe_pids))]
 
 
+def broken_in(logs: Iterable[Path]) -> Counter[str]:
+    """Count what stands in logs as an error; servers' own logs are passed over."""
+    lines = (line for log in logs for line in log.read_bytes().splitlines() if _ERROR.search(line))
+    return Counter(" ".join(found.decode() for found in _WORDS.findall(line)) for line in lines)
+
+
 def _worked(sent: Sent) -> bool:
     return sent.status == "succeeded"
 
@@ -185,6 +197,8 @@ def show(figures: Figures) -> None:
     drawn.add_row("requests answered", f"{figures.availability:.2%}")
     for name, recovery in (("a request", figures.answered_again), ("a job", figures.worked_again)):
         drawn.add_row(f"first success of {name} after a blow", f"p50 {recovery.p50_s} s, p99 {recovery.p99_s} s")
+    for broken, count in sorted(figures.broke.items()):
+        drawn.add_row(f"[yellow]{broken}", str(count))
     CONSOLE.print(drawn)
     for violation in figures.violations:
         CONSOLE.print(f"[red]{violation}")

@@ -17,6 +17,7 @@ LOST = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what asyncpg makes of a session that ended while nobody used it
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
@@ -64,6 +65,9 @@ class Database:
                 connection = await self._pool.acquire()
             try:
                 yield connection
+            except asyncpg.InternalClientError:
+                connection.terminate()  # it has lost its place in the protocol, and the pool would lend it again
+                raise
             finally:
                 await self._pool.release(connection)
         except LOST as exc:

@@ -36,6 +36,8 @@ from tests.stack import (
 )
 from tests.workers import slow_worker
 
+OTHERS_OUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname <> current_database()"
+
 
 @pytest.fixture(scope="module")
 def own_servers(tmp_path_factory: pytest.TempPathFactory) -> Generator[Servers]:
@@ -206,6 +208,20 @@ async def test_a_postgres_that_hangs_refuses_in_time(
             with pytest.raises(StoreUnavailable):
                 await broker.intake.submit(made, body_of(upload_bytes()))
         await eventually(lambda: works_again(broker))
+
+
+async def test_sessions_that_postgres_ends_are_replaced(own: Services, own_servers: Servers) -> None:
+    """An administrator, or a backend that was killed: who is asking gets `store_unavailable` at most, and soon rows."""
+    database = own.stores.database
+    ended: list[object] = []
+    for _ in range(100):
+        asked = [database.rows("SELECT 1") for _ in range(4)]
+        ended += await asyncio.gather(*asked, return_exceptions=True)
+        await own_servers.databases.run_sql(OTHERS_OUT)
+    failed = {type(one) for one in ended if isinstance(one, BaseException)}
+    assert failed == {StoreUnavailable}
+    await asyncio.sleep(0.1)  # until the loop has heard the last of it
+    assert len(await asyncio.gather(*(database.rows("SELECT 1") for _ in range(4)))) == 4
 
 
 async def test_postgres_and_redis_restarted(own_settings: Settings, own_servers: Servers, tmp_path: Path) -> None:

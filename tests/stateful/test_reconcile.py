@@ -16,7 +16,7 @@ from tests.emulators.openai_images import SECRET
 from tests.keyholder_process import new_key, own_keyholder
 from tests.lifecycle import run_sql
 from tests.reconcile import Stores
-from tests.soak import recovery
+from tests.soak import broken_in, recovery
 from tests.stack import keyholder_of, pretend_worker, queued_job, running_services
 from tests.third_parties import running_third_parties
 
@@ -102,3 +102,11 @@ def test_recovery_is_the_first_success_begun_after_a_blow() -> None:
     assert recovery([1.0], successes).p50_s == 0.4
     assert recovery([2.0], successes).p99_s == 7.0
     assert recovery([6.0], successes).p50_s == 0.0
+
+
+def test_what_broke_is_named(tmp_path: Path) -> None:
+    """Errors that processes logged, each counted under its words; warnings and other lines are not."""
+    line = '{"event":"request_failed","level":"error","exception":"KeyError","exception_at":"a.py:7","cause":"OSError"}'
+    (tmp_path / "broker.log").write_text(f'{line}\n{{"event":"job_queued","level":"info"}}\n{line}\n')
+    (tmp_path / "worker.log").write_text("Traceback\n" + line.replace("error", "warning"))
+    assert broken_in(tmp_path.iterdir()) == {"request_failed KeyError a.py:7 OSError": 2}

@@ -156,6 +156,12 @@ def test_an_exception_is_its_type_code_and_line(lines: list[str]) -> None:
     assert "Traceback" not in lines[0]
 
 
+def test_a_line_of_a_compiled_library_is_named(lines: list[str]) -> None:
+    """What asyncpg raises comes from there."""
+    log.error("task_failed", exception_at="protocol.pyx:802")
+    assert only(lines)["exception_at"] == "protocol.pyx:802"
+
+
 def test_of_a_group_the_first_exception_is_named(lines: list[str]) -> None:
     """A task group does not hide what went wrong."""
     group = ExceptionGroup(CANARY, [ExceptionGroup(CANARY, [KeyError(CANARY)])])
