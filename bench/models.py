@@ -16,7 +16,6 @@ from bench.report import Chapter, Figure, at_least, at_most
 from bench.scale import Scale
 from bench.stack import HERE, Running, Stack, children_of
 
-SIDE_PX = 256
 IN_FLIGHT = 4
 MEGABYTE = 1_000_000
 GIB_MB = 1_073.741_824
@@ -26,7 +25,8 @@ QUERY = "operation=upscale&scale=2&quality=fast"
 
 async def throughput(stack: Stack, scale: Scale) -> Chapter:
     """Upscale the same pictures by the bare loop and through the broker, in turns."""
-    photo = photo_of(stack, SIDE_PX, SIDE_PX)
+    side_px = scale.pictured_px
+    photo = photo_of(stack, side_px, side_px)
     tokens = await stack.tokens(IN_FLIGHT)
     plan = Plan(
         port=stack.port,
@@ -43,10 +43,10 @@ async def throughput(stack: Stack, scale: Scale) -> Chapter:
     async with stack.worker("gpu"), stack.broker():
         await run_load(plan)
         for _ in range(scale.rounds):
-            bare.append(await _loop_per_s(stack, "bare", scale.pictures))
+            bare.append(await _loop_per_s(stack, "bare", scale))
             through.append(_whole(await run_load(plan)).per_s)
-            own.append(await _loop_per_s(stack, "provider", scale.pictures))
-    what = f"{scale.pictures} pictures of {SIDE_PX}×{SIDE_PX} a round, fast, ×2"
+            own.append(await _loop_per_s(stack, "provider", scale))
+    what = f"{scale.pictures} pictures of {side_px}×{side_px} a round, fast, ×2"
     return Chapter(
         title="In-house model throughput",
         figures=(
@@ -125,10 +125,11 @@ def _shares(ours: list[float], theirs: list[float]) -> tuple[float, ...]:
     return tuple(100 * one / other for one, other in zip(ours, theirs, strict=True))
 
 
-async def _loop_per_s(stack: Stack, loop: str, rounds: int) -> float:
-    arguments = ["--models", str(stack.settings.models_dir), "--width", str(SIDE_PX), "--height", str(SIDE_PX)]
+async def _loop_per_s(stack: Stack, loop: str, scale: Scale) -> float:
+    side_px = str(scale.pictured_px)
+    arguments = ["--models", str(stack.settings.models_dir), "--width", side_px, "--height", side_px]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.model", loop, *arguments, "--rounds", str(rounds)),
+        *(sys.executable, "-m", "bench.model", loop, *arguments, "--rounds", str(scale.pictures)),
         cwd=HERE.parent,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -22,6 +22,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float = 4.0
     idle_s: float = 12.0
     pictures: int = 16
+    pictured_px: int = 256
     pairs: int = 12
     """How often the whole guarantee stands beside what goes without it; half as often for pictures and for parts."""
     pair_s: float = 2.5
@@ -40,15 +41,16 @@ QUICK = Scale(
     arq_jobs=200,
     key_operations=2_000,
     admissions=200,
-    jobs=10,
-    failovers=10,
+    jobs=5,
+    failovers=5,
     relayed=100,
     relayed_px=64,
     hold_s=3.0,
     spread_s=3.0,
     beside_s=2.0,
-    load_s=2.0,
+    load_s=1.0,
     pictures=2,
+    pictured_px=128,
     pairs=1,
     pair_s=1.0,
     upscales=4,
