@@ -1,18 +1,17 @@
 """Fixtures on real servers, and the checks that every test passes through."""
 
 from collections.abc import AsyncGenerator, Generator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import settings as limits
 
-from broker import itself
-from broker.frames import Hardening
 from broker.log import capture_log, configure_log
 from broker.services import Services
 from broker.settings import Settings
 from tests.checks import blob_faults, forget_planted, leaks, redis_faults
-from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
+from tests.stack import Servers, as_if_hardened, own_database, pretend_worker, running_services, settings_for
 
 pytest_plugins = ["tests.filewatch.plugin"]
 # How long an example takes says how busy the machine is, and nothing of what is tested.
@@ -43,11 +42,10 @@ def nothing_leaks(request: pytest.FixtureRequest) -> Generator[None]:
 
 
 @pytest.fixture(autouse=True)
-def pretends_to_be_hardened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Services in the process of the tests say of it what only a process that Lethe starts is."""
-    if "as_it_is" not in request.keywords:
-        monkeypatch.setattr(itself, "observed", lambda: ~Hardening.NONE)
-        monkeypatch.setattr(itself, "is_allow_listed", lambda: True)
+def pretends_to_be_hardened(request: pytest.FixtureRequest) -> Generator[None]:
+    """But for tests of what a process says of itself."""
+    with nullcontext() if "as_it_is" in request.keywords else as_if_hardened():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from broker.services import Services
 from broker.settings import Settings
 from tests.lifecycle import claimed_job, final, held, keys_held, rows_of, run_sql
 from tests.measured import keep
-from tests.stack import Servers, own_database, pretend_worker, running_services, settings_for
+from tests.stack import Servers, as_if_hardened, own_database, pretend_worker, running_services, settings_for
 
 OF_EACH = 16
 LATE = "UPDATE jobs SET finish_by = now() - interval '1 second' WHERE id = $1"
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write the figures there, as JSON")
     arguments = parser.parse_args()
     configure_log(is_console=False)
-    with tempfile.TemporaryDirectory() as folder:
+    with as_if_hardened(), tempfile.TemporaryDirectory() as folder:
         servers = Servers(Path(folder))
         try:
             sys.stdout.write(f"seed {arguments.seed}\n")

@@ -2,17 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
 import pytest
 
+from broker import itself
 from broker.embedded import Embedded
+from broker.frames import Hardening
 from broker.guard import Guard
 from broker.jobs import Job
 from broker.posture import Fact, fact
@@ -121,6 +124,16 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def hardened_facts() -> tuple[Fact, ...]:
     """What a worker tells that is all that a profile can demand."""
     return tuple(fact(name, is_so=True) for name in Demand)
+
+
+@contextmanager
+def as_if_hardened() -> Generator[None]:
+    """Let services in this process say of it what only one that Lethe starts is."""
+    with (
+        patch.object(itself, "observed", lambda: ~Hardening.NONE),
+        patch.object(itself, "is_allow_listed", lambda: True),
+    ):
+        yield
 
 
 class PipeGuard:
