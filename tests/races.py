@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write the figures there, as JSON")
     arguments = parser.parse_args()
     configure_log(is_console=False)
-    with as_if_hardened(), tempfile.TemporaryDirectory() as folder:
+    with as_if_hardened(), tempfile.TemporaryDirectory(prefix="lethe-races-") as folder:
         servers = Servers(Path(folder))
         try:
             sys.stdout.write(f"seed {arguments.seed}\n")

@@ -17,7 +17,7 @@ REPOSITORY: Final = Path(__file__).parents[2]
 DELETED: Final = " (deleted)"
 _SHARED: Final = ("/tmp", "/var/tmp", "/dev/shm", "/run/shm")
 
-_STACKS: Final = ("lethe-test-*", "lethe-crash-*", "lethe-soak-*", "bench-*", "demo-*", "forensics-*")
+_STACKS: Final = ("lethe-test-*", "lethe-crash-*", "lethe-soak-*", "lethe-races-*", "bench-*", "demo-*", "forensics-*")
 """What tests and commands call the directories of whole stacks that they make beside the temporary files."""
 _CANARY: Final = re.compile(rb"canary[0-9a-f]{24}")  # tests/checks.py
 
