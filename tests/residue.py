@@ -10,6 +10,7 @@ from io import FileIO
 from pathlib import Path
 
 LARGE_BYTES = 256 << 20
+AROUND_BYTES = 160
 
 
 def files_with(needles: Iterable[bytes], folder: Path, *, since_s: float = 0.0, is_deep: bool = True) -> list[str]:
@@ -31,7 +32,8 @@ def memory_with(needles: Iterable[bytes], pids: Iterable[int]) -> list[str]:
     words = tuple(needles)
     if os.geteuid() != 0:
         return []
-    return [f"{pid} {_command(pid)}" for pid in pids if _is_in_memory(pid, words)]
+    found = ((pid, _around(pid, words)) for pid in pids)
+    return [f"{pid} {_command(pid)}: {around!r}" for pid, around in found if around]
 
 
 def _holds(path: Path, words: tuple[bytes, ...], since_s: float) -> bool:
@@ -44,11 +46,19 @@ def _holds(path: Path, words: tuple[bytes, ...], since_s: float) -> bool:
     return any(word in content for word in words)
 
 
-def _is_in_memory(pid: int, words: tuple[bytes, ...]) -> bool:
+def _around(pid: int, words: tuple[bytes, ...]) -> bytes:
+    """Return what stands around the first needle in a process: it tells whose it is, and whether it was freed."""
     try:
-        return any(word in part for part in _own_pages(pid) for word in words)
+        found = (
+            part[max(0, at - AROUND_BYTES) : at + AROUND_BYTES] for part in _own_pages(pid) for at in _at(part, words)
+        )
+        return next(found, b"")
     except OSError:  # it ended meanwhile
-        return False
+        return b""
+
+
+def _at(part: bytes, words: tuple[bytes, ...]) -> list[int]:
+    return [at for word in words if (at := part.find(word)) >= 0]
 
 
 def _own_pages(pid: int) -> Iterator[bytes]:

@@ -47,6 +47,7 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a first request, not for ever; one connection too many is closed again at once."""
+        self._unanswered: list[RequestResponseCycle] = []
         super().connection_made(transport)
         if len(self.connections) > most_connections():
             # Without a descriptor left nothing can be accepted, and asyncio says so two thousand times a second.
@@ -58,6 +59,7 @@ class ProblemProtocol(HttpToolsProtocol):
         """Wait for nothing more."""
         self._stop_awaiting()
         super().connection_lost(exc)
+        _let_go(self._unanswered)
 
     def data_received(self, data: bytes) -> None:
         """Parse, and close when too much has come that belongs to no body."""
@@ -83,6 +85,7 @@ class ProblemProtocol(HttpToolsProtocol):
         self._stop_awaiting()
         self._is_fruitful = self._is_in_body = True
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take in a part of the body."""
@@ -93,6 +96,12 @@ class ProblemProtocol(HttpToolsProtocol):
         """Be ready for the next head."""
         self._is_in_body = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Be ready for the next request, and hold nothing of this one."""
+        _let_go([cycle for cycle in self._unanswered if cycle.response_complete])
+        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse and close; `msg` is the server's own and says nothing to a client."""
@@ -131,3 +140,9 @@ class ProblemProtocol(HttpToolsProtocol):
         if self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
+
+
+def _let_go(cycles: list[RequestResponseCycle]) -> None:
+    """Drop what nobody has read of bodies: until the cycle collector comes by, a connection keeps it, closed or not."""
+    for cycle in cycles:
+        cycle.body = bytearray()
