@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+import os
 import random
 import secrets
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import msgspec
@@ -144,7 +146,9 @@ def main() -> None:
         servers = Servers(Path(folder))
         try:
             sys.stdout.write(f"seed {arguments.seed}\n")
-            won = asyncio.run(_long(servers, Path(folder), arguments.rounds, arguments.seed))
+            # What services log, a hundred lines a round, is nothing to look at.
+            with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+                won = asyncio.run(_long(servers, Path(folder), arguments.rounds, arguments.seed))
         finally:
             servers.stop()
     sys.stdout.write(f"{dict(won)}\n")
