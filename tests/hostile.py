@@ -44,7 +44,7 @@ BODIES = (
 )
 
 
-class Phone:
+class Connection:
     """One connection, byte by byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,12 +91,12 @@ class Phone:
 
 
 @asynccontextmanager
-async def phone(api: Api) -> AsyncGenerator[Phone]:
+async def connected(api: Api) -> AsyncGenerator[Connection]:
     address = urlsplit(api.url)
     assert address.hostname
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        yield Phone(reader, writer)
+        yield Connection(reader, writer)
     finally:
         writer.close()
 
@@ -107,7 +107,7 @@ def request(api: Api, method: str, path: str, *headers: str) -> str:
 
 
 async def status_of(api: Api, text: str) -> int:
-    async with phone(api) as client, asyncio.timeout(5):
+    async with connected(api) as client, asyncio.timeout(5):
         await client.send(text)
         return await client.status()
 

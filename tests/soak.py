@@ -38,9 +38,9 @@ CONSOLE = Console()
 QUIET_WITHIN_S = 60.0
 BLOW_EVERY_S = 3.0
 PHONES = 6
+BROKERS = 2
 _ERROR = re.compile(rb'"level":"(?:error|critical)"')
 _WORDS = re.compile(rb'"(?:event|logger|exception|exception_code|exception_at|cause)":"([^"]*)"')
-BROKERS = 2
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +165,7 @@ def _residue(world: World, load: Load, since_s: float) -> list[str]:
 
 
 def broken_in(logs: Iterable[Path]) -> Counter[str]:
-    """Count what stands in logs as an error; servers' own logs are passed over."""
+    """Count what our processes logged as an error; what servers write of themselves has another form."""
     lines = (line for log in logs for line in log.read_bytes().splitlines() if _ERROR.search(line))
     return Counter(" ".join(found.decode() for found in _WORDS.findall(line)) for line in lines)
 

@@ -6,16 +6,14 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from broker.services import Services
 from broker.settings import Settings
-from tests.brokers import address_of
+from tests.brokers import broker_process
 from tests.forms import CONTENT_TYPE, form_of, job_part, open_studio, picture_part, studio_settings
 from tests.lifecycle import count, eventually
 from tests.process_memory import needs_root, readable_memory
-from tests.processes import lethe_process
 from tests.stack import JPEG_HEAD
 
 MARKED_BYTES = 300_000
@@ -45,37 +43,33 @@ async def test_the_broker_forgets_forms_and_words(services: Services, settings: 
     await open_studio(services)
     names = ("first", "second", "words", "alone", "refused", "broken", "mismatched")
     markers = {name: os.urandom(8).hex() for name in names}
-    with lethe_process(["broker"], settings, tmp_path) as process:
-        facts = await address_of(services, process)
-        async with httpx.AsyncClient(base_url=facts.address, timeout=20) as http:
-            http.headers["Authorization"] = f"Bearer {(await http.post('/v1/users')).json()['token']}"
+    async with broker_process(services, settings, tmp_path) as (process, api):
+        api.http.headers.update(api.auth)
 
-            async def post(key: str, content: bytes | AsyncGenerator[bytes]) -> int:
-                headers = {"Idempotency-Key": key, "Content-Type": CONTENT_TYPE}
-                return (await http.post("/v1/jobs", content=content, headers=headers)).status_code
+        async def post(key: str, content: bytes | AsyncGenerator[bytes]) -> int:
+            headers = {"Idempotency-Key": key, "Content-Type": CONTENT_TYPE}
+            return (await api.http.post("/v1/jobs", content=content, headers=headers)).status_code
 
-            job = job_part(**words(markers["words"]))
-            whole = form_of(job, marked(markers["first"]), marked(markers["second"]))
-            assert [await post("whole", whole) for _ in range(2)] == [202, 202]
-            assert (
-                await post("whole", form_of(job_part(**words(markers["mismatched"])), marked(markers["first"]))) == 422
-            )
-            assert await post("refused", form_of(job, marked(markers["refused"]), picture_part(bytes(900)))) == 415
-            alone = {"operation": "generate", **words(markers["alone"])}
-            for _ in range(2):
-                answer = await http.post("/v1/jobs", json=alone, headers={"Idempotency-Key": "alone"})
-                assert answer.status_code == 202
+        job = job_part(**words(markers["words"]))
+        whole = form_of(job, marked(markers["first"]), marked(markers["second"]))
+        assert [await post("whole", whole) for _ in range(2)] == [202, 202]
+        assert await post("whole", form_of(job_part(**words(markers["mismatched"])), marked(markers["first"]))) == 422
+        assert await post("refused", form_of(job, marked(markers["refused"]), picture_part(bytes(900)))) == 415
+        alone = {"operation": "generate", **words(markers["alone"])}
+        for _ in range(2):
+            answer = await api.http.post("/v1/jobs", json=alone, headers={"Idempotency-Key": "alone"})
+            assert answer.status_code == 202
 
-            async def half() -> AsyncGenerator[bytes]:
-                yield form_of(job, marked(markers["first"]), marked(markers["broken"]))[:-1000]
-                await asyncio.Event().wait()
+        async def half() -> AsyncGenerator[bytes]:
+            yield form_of(job, marked(markers["first"]), marked(markers["broken"]))[:-1000]
+            await asyncio.Event().wait()
 
-            sending = asyncio.create_task(post("broken", half()))
-            await eventually(lambda: count(settings, "jobs", "state = 'receiving' AND open_copies = 7"))
-            assert (await found(process.child_pid, markers))["broken"] > 0  # what is held can be found
-            sending.cancel()
-            await eventually(lambda: _is_settled(settings))
-            assert await found(process.child_pid, markers) == dict.fromkeys(markers, 0)
+        sending = asyncio.create_task(post("broken", half()))
+        await eventually(lambda: count(settings, "jobs", "state = 'receiving' AND open_copies = 7"))
+        assert (await found(process.child_pid, markers))["broken"] > 0  # what is held can be found
+        sending.cancel()
+        await eventually(lambda: _is_settled(settings))
+        assert await found(process.child_pid, markers) == dict.fromkeys(markers, 0)
 
 
 async def _is_settled(settings: Settings) -> bool:

@@ -11,7 +11,7 @@ from broker.api import protocol
 from broker.log import capture_log, configure_log
 from tests.api_client import Api
 from tests.checks import plant
-from tests.hostile import FLOODS, MEBIBYTE, PUT, odd_requests, phone, request, slow_requests, status_of
+from tests.hostile import FLOODS, MEBIBYTE, PUT, connected, odd_requests, request, slow_requests, status_of
 from tests.stack import upload_bytes
 
 
@@ -39,7 +39,7 @@ async def test_no_request_is_a_bug(api: Api) -> None:
 async def test_what_is_no_body_is_bounded(api: Api, flood: str) -> None:
     """A head, a trailer or a chunk's extension without end is cut off after a small part of what would be sent."""
     head, piece = FLOODS[flood](api)
-    async with phone(api) as client:
+    async with connected(api) as client:
         await client.send(head)
         assert await client.pour(piece, most_bytes=64 * MEBIBYTE) < 16 * MEBIBYTE
         assert await client.status() in {0, 400}
@@ -56,7 +56,7 @@ async def test_trailers_are_not_headers(api: Api) -> None:
     """What follows a body changes nothing about its request."""
     head = request(api, "PUT", PUT, "Transfer-Encoding: chunked") + "\r\n"
     body = upload_bytes()
-    async with phone(api) as client:
+    async with connected(api) as client:
         await client.send(head, body=b"%x\r\n%s\r\n0\r\nLethe-Finish-Within: 0\r\nX: 1\r\n\r\n" % (len(body), body))
         assert await client.status() == 202
 
@@ -65,7 +65,7 @@ async def test_trailers_are_not_headers(api: Api) -> None:
 async def test_a_connection_without_a_request_ends(api: Api, monkeypatch: pytest.MonkeyPatch, begun: str) -> None:
     """Silence, and a head that comes a byte at a time, are cut off; they cost a descriptor each."""
     monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.3)
-    async with phone(api) as client, asyncio.timeout(5):
+    async with connected(api) as client, asyncio.timeout(5):
         await client.send(begun)
         assert await client.pour(b"" if not begun else b"x", most_bytes=0) == 0
         assert await client.status() == 0
@@ -74,7 +74,7 @@ async def test_a_connection_without_a_request_ends(api: Api, monkeypatch: pytest
 async def test_one_byte_after_an_answer_does_not_hold_the_connection(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next head on a connection that is kept has to come in time as well."""
     monkeypatch.setattr(protocol, "HEAD_WITHIN_S", 0.3)
-    async with phone(api) as client, asyncio.timeout(5):
+    async with connected(api) as client, asyncio.timeout(5):
         await client.send(request(api, "GET", "/health/live") + "\r\n")
         assert await client.status() == 200
         await client.send("G")
@@ -88,7 +88,7 @@ async def test_a_long_answer_outlives_the_time_for_a_head(api: Api, monkeypatch:
     waited = await api.get(f"/v1/jobs/{job['id']}", Prefer="wait=1")
     assert waited.status_code == 200
     body = upload_bytes()
-    async with phone(api) as client, asyncio.timeout(5):
+    async with connected(api) as client, asyncio.timeout(5):
         await client.send(request(api, "PUT", PUT, f"Content-Length: {len(body)}") + "\r\n", body=body[:1000])
         await asyncio.sleep(0.6)
         await client.send("", body=body[1000:])
@@ -100,7 +100,7 @@ async def test_many_slow_clients_leave_room_for_another(api: Api) -> None:
     job = await api.queued()
     kinds = slow_requests(api, job["id"])
     async with asyncio.timeout(20):
-        slow = [phone(api) for _ in range(300)]
+        slow = [connected(api) for _ in range(300)]
         opened = [await context.__aenter__() for context in slow]
         for number, client in enumerate(opened):
             await client.send(kinds[number % len(kinds)])
@@ -116,7 +116,7 @@ async def test_one_connection_too_many_is_closed_at_once(api: Api, monkeypatch: 
     """Those within the bound go on; when they leave there is room again."""
     monkeypatch.setattr(protocol, "most_connections", lambda: 5)
     async with AsyncExitStack() as opened:
-        most = [await opened.enter_async_context(phone(api)) for _ in range(12)]
+        most = [await opened.enter_async_context(connected(api)) for _ in range(12)]
         async with asyncio.timeout(5):
             await most[-1].reader.read()
             for client in most:

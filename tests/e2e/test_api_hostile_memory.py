@@ -7,7 +7,7 @@ from bench.machine import peak_rss_bytes
 from broker.services import Services
 from broker.settings import Settings
 from tests.brokers import MEMORY_BYTES, broker_process
-from tests.hostile import FLOODS, MEBIBYTE, PUT, odd_requests, phone, request, slow_requests, status_of
+from tests.hostile import FLOODS, MEBIBYTE, PUT, connected, odd_requests, request, slow_requests, status_of
 
 SLOW = 300
 AGAIN = 150
@@ -21,11 +21,11 @@ async def test_hostile_clients_stay_within_the_budget(services: Services, settin
         job = await api.queued()
         kinds = slow_requests(api, job["id"])
         for number in range(SLOW):
-            client = await opened.enter_async_context(phone(api))
+            client = await opened.enter_async_context(connected(api))
             await client.send(kinds[number % len(kinds)])
         for flood in FLOODS.values():
             head, piece = flood(api)
-            async with phone(api) as client:
+            async with connected(api) as client:
                 await client.send(head)
                 await client.pour(piece, most_bytes=64 * MEBIBYTE)
         large = request(api, "PUT", PUT, "Content-Length: 60000") + "\r\n" + "a" * 60_000

@@ -10,7 +10,7 @@ from broker.services import Services
 from broker.settings import Settings
 from tests.api_client import Api
 from tests.brokers import broker_process
-from tests.hostile import phone, request
+from tests.hostile import connected, request
 from tests.process_memory import needs_root, readable_memory
 from tests.stack import JPEG_HEAD
 
@@ -49,7 +49,6 @@ async def test_the_broker_forgets(services: Services, settings: Settings, tmp_pa
         for _ in range(2):
             assert (await api.put(marked(markers["whole"]), whole_id)).status_code == 202
         assert (await api.put(b"GIF89a" + marked(markers["refused"]))).status_code == 415
-        # The connection is kept, and what came of the body before the answer lay in the server's buffer.
         assert (await api.put(marked(markers["unread"]), query="operation=unknown")).status_code == 422
         assert (await copies(process.child_pid, markers))["unread"] == 0
         url = (await api.finished(marked(markers["output"])))["outputs"][0]["url"]
@@ -57,7 +56,7 @@ async def test_the_broker_forgets(services: Services, settings: Settings, tmp_pa
         assert (await api.get(url, Range="bytes=5-70000")).status_code == 206
 
         text = request(api, "GET", f"/v1/jobs/{whole_id}", "Prefer: wait=20", "Content-Length: 30000") + "\r\n"
-        async with phone(api) as client:
+        async with connected(api) as client:
             await client.send(text, body=marked(markers["ignored"])[:30_000])
             await asyncio.sleep(0.2)
             assert (await copies(process.child_pid, markers))["ignored"] > 0  # nobody reads it, nobody drops it

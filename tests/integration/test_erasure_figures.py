@@ -9,14 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bench.machine import peak_rss_bytes
 from broker.export import export
 from broker.rights import RequestStatus, Right
 from broker.services import Services
 from broker.settings import Settings
-from tests.brokers import address_of
+from tests.brokers import broker_process
 from tests.erasing import FIGURE, completed, crowd, minted
 from tests.lifecycle import blobs, count, eventually, keys_held
-from tests.processes import lethe_process
 
 
 async def test_a_thousand_jobs_are_exported_and_erased_in_seconds(services: Services, settings: Settings) -> None:
@@ -63,23 +63,21 @@ async def test_a_broker_killed_in_the_middle_leaves_nothing(
     async def is_under_way() -> bool:
         return await count(settings, "custody", "what = 'output' AND closed_at IS NOT NULL") > 0
 
-    with lethe_process(["broker"], settings, tmp_path) as process:
-        broker = await address_of(services, process)
-        async with httpx.AsyncClient(base_url=broker.address, timeout=30) as http:
-            auth = {"Authorization": f"Bearer {user.token}"}
-            await http.get("/v1/me", headers=auth)
-            before_kb, began_s = peak_kb(process.child_pid), time.monotonic()
-            exported = (await http.get("/v1/me/export", headers=auth)).json()
-            export_s, grown_kb = time.monotonic() - began_s, peak_kb(process.child_pid) - before_kb
-            sys.stdout.write(f"export over HTTP {export_s:.2f} s, {grown_kb} kB more\n")
-            assert export_s <= 5
-            assert grown_kb <= 100_000
-            assert len(exported["jobs"]) == FIGURE
-            asking = asyncio.create_task(http.delete("/v1/me", headers=auth))
-            await eventually(is_under_way)
-            process.kill()
-            with pytest.raises(httpx.TransportError):
-                await asking
+    async with broker_process(services, settings, tmp_path) as (process, api):
+        http, auth = api.http, {"Authorization": f"Bearer {user.token}"}
+        await http.get("/v1/me", headers=auth)
+        before, began_s = peak_rss_bytes(process.child_pid), time.monotonic()
+        exported = (await http.get("/v1/me/export", headers=auth)).json()
+        export_s, grown_bytes = time.monotonic() - began_s, peak_rss_bytes(process.child_pid) - before
+        sys.stdout.write(f"export over HTTP {export_s:.2f} s, {grown_bytes / 1e6:.1f} MB more\n")
+        assert export_s <= 5
+        assert grown_bytes <= 100_000 * 1024
+        assert len(exported["jobs"]) == FIGURE
+        asking = asyncio.create_task(http.delete("/v1/me", headers=auth))
+        await eventually(is_under_way)
+        process.kill()
+        with pytest.raises(httpx.TransportError):
+            await asking
     assert await count(settings, "jobs") > 0
 
     await completed(services, user, settings)
@@ -87,9 +85,3 @@ async def test_a_broker_killed_in_the_middle_leaves_nothing(
     assert await count(settings, "jobs") + await count(settings, "custody") + await count(settings, "outputs") == 0
     assert not blobs(settings)
     assert await keys_held(services) <= keys
-
-
-def peak_kb(pid: int) -> int:
-    """The most memory that a process has had."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))

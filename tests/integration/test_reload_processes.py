@@ -6,7 +6,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import msgspec
 import pytest
 from PIL import Image
@@ -14,7 +13,7 @@ from PIL import Image
 from broker.jobs import Job, JobState
 from broker.services import Services
 from broker.settings import Settings
-from tests.brokers import address_of
+from tests.brokers import broker_process
 from tests.emulators.base import broken, running
 from tests.emulators.replicate import SECRET, ReplicateEmulator
 from tests.images_corpus import saved
@@ -45,31 +44,29 @@ async def test_a_broker_takes_a_new_file_on_sighup(services: Services, settings:
     text = CONFIG.read_text()
     file.write_text(text)
     own = msgspec.structs.replace(settings, config_file=str(file))
-    with lethe_process(["broker"], own, tmp_path) as process:
-        facts = await address_of(services, process)
-        async with httpx.AsyncClient(base_url=facts.address, timeout=20) as http:
+    async with broker_process(services, own, tmp_path) as (process, api):
 
-            async def operations() -> set[str]:
-                items = (await http.get("/v1/operations")).json()["items"]
-                return {item["name"] for item in items}
+        async def operations() -> set[str]:
+            items = (await api.http.get("/v1/operations")).json()["items"]
+            return {item["name"] for item in items}
 
-            async def is_without() -> bool:
-                return await operations() == {"upscale", "restyle"}
+        async def is_without() -> bool:
+            return await operations() == {"upscale", "restyle"}
 
-            assert await operations() == {"noop", "upscale", "restyle"}
-            pid = process.child_pid
-            file.write_text(text.replace(NOOP_ROUTE, ""))
-            process.running.send_signal(signal.SIGHUP)
-            await eventually(is_without, within_s=5)
-            file.write_text(text.replace("noop = 1", "nope = 1"))
-            process.running.send_signal(signal.SIGHUP)
+        assert await operations() == {"noop", "upscale", "restyle"}
+        pid = process.child_pid
+        file.write_text(text.replace(NOOP_ROUTE, ""))
+        process.running.send_signal(signal.SIGHUP)
+        await eventually(is_without, within_s=5)
+        file.write_text(text.replace("noop = 1", "nope = 1"))
+        process.running.send_signal(signal.SIGHUP)
 
-            async def is_refused() -> bool:
-                return "config_refused" in process.log
+        async def is_refused() -> bool:
+            return "config_refused" in process.log
 
-            await eventually(is_refused, within_s=5)
-            assert await is_without(), "a wrong file changes nothing"
-            assert process.child_pid == pid
+        await eventually(is_refused, within_s=5)
+        assert await is_without(), "a wrong file changes nothing"
+        assert process.child_pid == pid
 
 
 class Pair(NamedTuple):
