@@ -95,12 +95,12 @@ def size(snapshot: Snapshot) -> tuple[int, int]:
     return Image.open(io.BytesIO(output.data or b"")).size
 
 
-async def taken(adapter: Cog, wanted: Task) -> Snapshot:
-    """Order, again and again while the slot is taken; a model that was stopped frees its own a moment later."""
+async def taken(adapter: Cog, wanted: Task, heard: Heard | None = None) -> Snapshot:
+    """Order, again and again while the slot is taken: it is free only a moment after an order was answered or stopped."""
     async with asyncio.timeout(ENOUGH_S):
         while True:
             try:
-                return await adapter.submit(wanted, Heard())
+                return await adapter.submit(wanted, heard or Heard())
             except ProviderFailure as failure:
                 if failure.kind is not FailureKind.OVERLOADED:
                     raise
@@ -122,7 +122,7 @@ async def test_a_real_server_does_an_order(adapter: Cog) -> None:
     await adapter.healthy()
     heard = Heard()
     wanted = ordered(scale=3)
-    snapshot = await adapter.submit(wanted, heard)
+    snapshot = await taken(adapter, wanted, heard)
     assert size(snapshot) == (192, 144)
     assert snapshot.progress is Progress.SUCCEEDED
     assert snapshot.model_s > 0
