@@ -96,7 +96,7 @@ def size(snapshot: Snapshot) -> tuple[int, int]:
 
 
 async def taken(adapter: Cog, wanted: Task, heard: Heard | None = None) -> Snapshot:
-    """Order, again and again while the slot is taken: it is free only a moment after an order was answered or stopped."""
+    """Order, again and again while the slot is taken: it is free a moment after an order was answered or stopped."""
     async with asyncio.timeout(ENOUGH_S):
         while True:
             try:
