@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -110,7 +111,7 @@ class Watch:
         return [one for some in told for one in some]
 
     async def _keyholders(self) -> list[Told]:
-        told = await asyncio.gather(*(_answer(_keyholder(keyholder), ()) for keyholder in self._stores.keys))
+        told = await asyncio.gather(*(_answer(partial(_keyholder, keyholder), ()) for keyholder in self._stores.keys))
         return [Told(part=Part.KEYHOLDER, facts=facts) for facts in told]
 
     async def _all_stores(self) -> list[Told]:
@@ -127,7 +128,7 @@ class Watch:
         # To ask is to write: not every second, whatever else is unmet.
         if self._keeps_versions is None or time.monotonic() - self._versions_asked_s >= EVERY_S:
             self._versions_asked_s = time.monotonic()
-            self._keeps_versions = await _answer(self._stores.blobs.keeps_versions(), None)
+            self._keeps_versions = await _answer(self._stores.blobs.keeps_versions, None)
         return self._keeps_versions
 
     async def _redis_keeps(self) -> str:
@@ -187,10 +188,10 @@ def _is_here(host: str) -> bool:
     return host.startswith("/") or is_loopback(host)
 
 
-async def _answer(part: Awaitable[Any], otherwise: Any) -> Any:
+async def _answer(ask: Callable[[], Awaitable[Any]], otherwise: Any) -> Any:
     """Await what a part says; one that is silent tells nothing."""
     try:
         async with asyncio.timeout(WITHIN_S):
-            return await part
+            return await ask()
     except (BrokerError, TimeoutError):
         return otherwise

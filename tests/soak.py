@@ -40,6 +40,7 @@ BLOW_EVERY_S = 3.0
 PHONES = 6
 BROKERS = 2
 _ERROR = re.compile(rb'"level":"(?:error|critical)"')
+_ATTEMPT_FAILED = re.compile(rb'"provider":"([^"]*)","code":"([^"]*)","event":"provider_failed"')
 _WORDS = re.compile(rb'"(?:event|logger|exception|exception_code|exception_at|cause)":"([^"]*)"')
 
 
@@ -65,6 +66,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     worked_again: Recovery
     broke: dict[str, int]
     """What processes logged as an error of their own: event, exception, where it was raised, its cause."""
+    attempts_failed: dict[str, int] = {}
+    """Provider and kind of failure."""
     violations: list[str]
 
 
@@ -97,6 +100,7 @@ async def soak(*, for_s: float, seed: int, blow_every_s: float, phones: int) -> 
             ),
             worked_again=recovery(strikes.struck_s, [(one.began_s, one.ended_s) for one in load.sent if _worked(one)]),
             broke=dict(broken_in((world.folder / "logs").iterdir())),
+            attempts_failed=dict(attempts_failed_in((world.folder / "logs").iterdir())),
             violations=violations,
         )
 
@@ -170,6 +174,12 @@ def broken_in(logs: Iterable[Path]) -> Counter[str]:
     return Counter(" ".join(found.decode() for found in _WORDS.findall(line)) for line in lines)
 
 
+def attempts_failed_in(logs: Iterable[Path]) -> Counter[str]:
+    """Count the attempts at providers that failed, by provider and kind."""
+    found = (match for log in logs for match in _ATTEMPT_FAILED.findall(log.read_bytes()))
+    return Counter(f"{provider.decode()} {kind.decode()}" for provider, kind in found)
+
+
 def _worked(sent: Sent) -> bool:
     return sent.status == "succeeded"
 
@@ -197,6 +207,8 @@ def show(figures: Figures) -> None:
     drawn.add_row("requests answered", f"{figures.availability:.2%}")
     for name, recovery in (("a request", figures.answered_again), ("a job", figures.worked_again)):
         drawn.add_row(f"first success of {name} after a blow", f"p50 {recovery.p50_s} s, p99 {recovery.p99_s} s")
+    for failed, count in sorted(figures.attempts_failed.items()):
+        drawn.add_row(f"attempts that failed: {failed}", str(count))
     for broken, count in sorted(figures.broke.items()):
         drawn.add_row(f"[yellow]{broken}", str(count))
     CONSOLE.print(drawn)

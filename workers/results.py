@@ -12,19 +12,21 @@ from providers.base import Pixels, Upload
 from providers.download import Fetched
 from providers.failures import FailureKind, ProviderFailure
 from providers.kinds import VIDEOS
-from workers.images.errors import EncodingFailed, InvalidImage
+from workers.images.errors import EncodingFailed, ImageFault, InvalidImage
 from workers.images.orders import ImageLimits
 from workers.images.zygote import Zygote
 from workers.outputs import Made, keep_output
 from workers.plaintext import Plaintext, let_go, mapped
 from workers.sealing import THUMBNAIL_QUALITY, THUMBNAIL_SIDE, seal_output
 
+PASSING = frozenset({ImageFault.DECODER_KILLED, ImageFault.TIMEOUT})
+"""May be no fault of the picture: it is paid for, and cleaned once more before another is ordered."""
 MAX_OUTPUTS = 16
 RGBA = 4
 
 
 class Results:
-    """Keeps the outputs of attempts; what is not clean raises BAD_OUTPUT, and nothing of it is kept."""
+    """Keeps the outputs of attempts; nothing is kept of what is not clean, which raises BAD_OUTPUT, or TIMEOUT."""
 
     def __init__(self, services: Services, zygote: Zygote) -> None:
         self._services = services
@@ -52,8 +54,9 @@ class Results:
                 raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_count")
             try:
                 return [await self._keep_file(job, file, plaintext, n=n) for n, file in enumerate(fetched)]
-            except (InvalidImage, EncodingFailed):
-                raise ProviderFailure(FailureKind.BAD_OUTPUT, "not_clean") from None
+            except (InvalidImage, EncodingFailed) as exc:
+                kind = FailureKind.TIMEOUT if exc.code in PASSING else FailureKind.BAD_OUTPUT
+                raise ProviderFailure(kind, "not_clean") from None
 
     async def _keep_file(self, job: Job, file: Fetched, plaintext: Plaintext, *, n: int) -> Output:
         wanted = OPERATIONS[job.operation].outputs.kind

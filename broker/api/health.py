@@ -1,7 +1,7 @@
 """Whether this process lives, and whether the parts that it needs answer."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from litestar import Response, get
@@ -54,20 +54,20 @@ async def get_ready(services: Wired, closing: Closing) -> Response[ReadyView] | 
 async def parts_down(services: Services) -> list[str]:
     """Ask every part at once, and name those that do not answer."""
     stores = services.stores
-    asked: tuple[Awaitable[object], ...] = (
-        stores.processes.alive(),
-        services.bell.ping(),
-        stores.keys.hello(),
-        stores.blobs.ping(),
+    asked: tuple[Callable[[], Awaitable[object]], ...] = (
+        stores.processes.alive,
+        services.bell.ping,
+        stores.keys.hello,
+        stores.blobs.ping,
     )
     answers = await asyncio.gather(*(_answers(part) for part in asked))
     return [name for name, answered in zip(PARTS, answers, strict=True) if not answered]
 
 
-async def _answers(part: Awaitable[object]) -> bool:
+async def _answers(ask: Callable[[], Awaitable[object]]) -> bool:
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            await part
+            await ask()
     except (BrokerError, TimeoutError):
         return False
     return True

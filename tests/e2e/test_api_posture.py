@@ -1,5 +1,7 @@
 """The posture page: signed, true, and a door that stays shut while less is true than the profile demands."""
 
+import asyncio
+import gc
 from pathlib import Path
 from uuid import uuid4
 
@@ -7,6 +9,7 @@ import msgspec
 import pytest
 
 from broker import fleet, watch
+from broker.api.health import parts_down
 from broker.frames import Memory
 from broker.jobs import JobState, Outcome
 from broker.posture import TYPE, Posture
@@ -109,6 +112,22 @@ async def test_a_weaker_keyholder_is_found_out(settings: Settings, tmp_path: Pat
     assert "keys_locked (keyholder: plain)" in plain.json()["detail"]
     assert "keys_locked (keyholder: not told)" in silent.json()["detail"]
     assert locked.status_code == 202
+
+
+async def test_a_look_may_be_cancelled_at_any_moment(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker stops while it looks at its parts: wherever in the look, nothing is left that was not awaited."""
+    await api.services.watch.look()  # the broker's own next look is a minute away
+    monkeypatch.setattr(watch, "EVERY_S", 0.0)
+    for turns in range(60):
+        for look in (api.services.watch.look(), parts_down(api.services)):
+            looking = asyncio.create_task(look)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+    gc.collect()  # which tells of coroutines that nobody awaited
+    assert (await api.services.watch.look()).is_met
+    assert await parts_down(api.services) == []
 
 
 async def test_it_is_looked_at_once_a_minute(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """A check that cannot find what was planted proves nothing: each one is shown something to find."""
 
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,6 +109,21 @@ async def test_a_canary_in_postgres_is_found(settings: Settings) -> None:
 
     assert sorted(found) == ["postgres: a secret stands in receipt_keys", "postgres: a secret stands in users"]
     assert await database_faults(settings.postgres_dsn) == []
+
+
+async def test_a_secret_is_found_among_a_hundred_thousand(settings: Settings) -> None:
+    """As `make laws` plants them, one for each user that it makes: to look for all takes seconds."""
+    secrets = [plant(f"{n:08}of{n}") for n in range(100_000)]
+    await run_sql(settings, "INSERT INTO receipt_keys (vkey) SELECT 'vkey' || n FROM generate_series(1, 20000) AS n")
+    began_s = time.monotonic()
+    assert await database_faults(settings.postgres_dsn) == []
+    await run_sql(settings, "INSERT INTO receipt_keys (vkey) VALUES ($1)", f"a{secrets[-1]}z")
+    assert await database_faults(settings.postgres_dsn) == ["postgres: a secret stands in receipt_keys"]
+    took_s = time.monotonic() - began_s
+
+    await run_sql(settings, "DELETE FROM receipt_keys")
+    forget_planted()
+    assert took_s < 30.0
 
 
 def test_a_canary_in_a_log_line_is_found() -> None:

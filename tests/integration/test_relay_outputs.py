@@ -13,6 +13,7 @@ from broker.services import Services
 from broker.settings import Settings
 from broker.sniff import ImageKind
 from providers import calls
+from providers.base import Pixels, Upload
 from providers.download import DownloadRules
 from tests.contract.cases import CASES
 from tests.emulators import kserve
@@ -33,7 +34,10 @@ from tests.relay import (
 )
 from tests.stage import End, rows, theatre
 from tests.videos_corpus import marked_mp4
-from workers import adapters
+from workers import adapters, outside
+from workers.images.errors import ImageFault, InvalidImage
+from workers.images.orders import ImageLimits
+from workers.images.zygote import Zygote
 
 MAX_BYTES = 1_000_000
 MAX_REPLY_BYTES = 2_000_000
@@ -168,6 +172,39 @@ async def test_an_answer_that_holds_no_clean_picture(
             assert not blobs(settings), fault
 
     assert found == dict.fromkeys(CONTENTS, REFUSED[case.name])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in {"replicate", "openai_images"}], ids=str)
+async def test_a_decoder_that_is_killed_orders_nothing_twice(
+    case: Case, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever killed our own process, the output is there and paid for: it is cleaned again, and then given up."""
+    monkeypatch.setattr(outside, "FETCH_AGAIN_S", (0.01, 0.01))
+    deaths = Deaths(monkeypatch)
+    found: list[End] = []
+    async with theatre(case, settings, tmp_path, monkeypatch) as at:
+        for faults in ([ImageFault.DECODER_KILLED, ImageFault.TIMEOUT], [ImageFault.DECODER_KILLED] * ALWAYS):
+            at.stage.renew()
+            deaths.coming = list(faults)
+            found.append(await at.end(await sent(at.services)))
+            await forget_outputs(at.services)
+
+    assert found == [DONE[case.name], REFUSED[case.name]]
+
+
+class Deaths:
+    """What comes of the next outputs that are decoded, instead of rows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.coming: list[ImageFault] = []
+        real = Zygote.decode
+
+        async def decode(zygote: Zygote, upload: Upload, *, limits: ImageLimits | None = None) -> Pixels:
+            if limits is not None and self.coming:  # what a provider made has limits of its own
+                raise InvalidImage(self.coming.pop())
+            return await real(zygote, upload, limits=limits)
+
+        monkeypatch.setattr(Zygote, "decode", decode)
 
 
 def answer_with(name: str, emulator: Any, content: bytes) -> None:

@@ -16,7 +16,7 @@ from tests.emulators.openai_images import SECRET
 from tests.keyholder_process import new_key, own_keyholder
 from tests.lifecycle import run_sql
 from tests.reconcile import Stores
-from tests.soak import broken_in, recovery
+from tests.soak import attempts_failed_in, broken_in, recovery
 from tests.stack import keyholder_of, pretend_worker, queued_job, running_services
 from tests.third_parties import running_third_parties
 
@@ -110,3 +110,10 @@ def test_what_broke_is_named(tmp_path: Path) -> None:
     (tmp_path / "broker.log").write_text(f'{line}\n{{"event":"job_queued","level":"info"}}\n{line}\n')
     (tmp_path / "worker.log").write_text("Traceback\n" + line.replace("error", "warning"))
     assert broken_in(tmp_path.iterdir()) == {"request_failed KeyError a.py:7 OSError": 2}
+
+
+def test_attempts_that_failed_are_counted(tmp_path: Path) -> None:
+    """From the lines of workers, by provider and kind."""
+    line = '{"attempt":"a","provider":"replicate","code":"uncertain","event":"provider_failed","level":"info"}\n'
+    (tmp_path / "relay-1.log").write_text(line * 2 + '{"event":"attempt_failed","code":"uncertain"}\n')
+    assert attempts_failed_in(tmp_path.iterdir()) == {"replicate uncertain": 2}
