@@ -1,5 +1,5 @@
 // Does one thing with docs/sealed/opener.ts: what it is told on stdin as JSON, answered as JSON; bytes in base64.
-import { openKey, openSealed, readDevice, wrapKey } from "../docs/sealed/opener.ts";
+import { newDevice, openKey, openSealed, readDevice, wrapKey } from "../docs/sealed/opener.ts";
 
 const chunks: Buffer[] = [];
 for await (const chunk of process.stdin) chunks.push(chunk);
@@ -17,8 +17,14 @@ async function wrap() {
   return { wrapped: text(await wrapKey(asked.kem, bytes("publicKey"), bytes("key"), bytes("info"))) };
 }
 
+async function fresh() {
+  const device = await newDevice(asked.kem);
+  const wrapped = await wrapKey(asked.kem, device.publicKey, bytes("key"), bytes("info"));
+  return { publicKey: text(device.publicKey), key: text(await openKey(device, wrapped, bytes("info"))) };
+}
+
 try {
-  process.stdout.write(JSON.stringify(await { open, wrap }[asked.does as "open" | "wrap"]()));
+  process.stdout.write(JSON.stringify(await { open, wrap, fresh }[asked.does as "open" | "wrap" | "fresh"]()));
 } catch (error) {
   process.stdout.write(JSON.stringify({ refused: (error as Error).name }));
 }
