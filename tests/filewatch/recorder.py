@@ -28,6 +28,7 @@ EVERYTHING: Final = "LETHE_TEST_WRITES"
 """Names a file for all that was written, by whom and how often: what allowed.toml is made from."""
 
 _AGAIN_MS = 4
+_FORGETS_EVERY_S = 10.0
 _MOST_VIOLATIONS = 50
 _HEAD_BYTES = 65_536
 _SERVERS = {Role.POSTGRES, Role.REDIS}  # write by far the most, and are judged by the path alone
@@ -57,6 +58,7 @@ class Strong:
         self._run = run
         self._rules = rules
         self._is_all_told = EVERYTHING in os.environ
+        self._forgot_s = time.monotonic()
 
     @property
     def again_ms(self) -> int | None:
@@ -75,6 +77,9 @@ class Strong:
                 pid, writer = event.pid, self._writers.of(event.pid)
             self._take(writer, event)
         self._writers.look_again()
+        if time.monotonic() - self._forgot_s > _FORGETS_EVERY_S:
+            self._writers.forget_ended()
+            self._forgot_s = time.monotonic()
 
     def told(self) -> str:
         """Say of every file who wrote it and how often, where that was asked for."""

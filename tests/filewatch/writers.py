@@ -89,6 +89,7 @@ class _Known(msgspec.Struct, kw_only=True):
     began: str
     parent: int
     writer: Writer
+    has_ended: bool = False
     looks_left: int = 0
     """So often it is looked at again, since its program has only begun."""
 
@@ -172,6 +173,16 @@ class Writers:
                 known.looks_left = 0
             if known.looks_left <= 0 or self._known[pid] is not known:
                 self._unsettled.discard(pid)
+
+    def forget_ended(self) -> None:
+        """Forget who had ended already when this was called last: their numbers are given out again."""
+        for pid, known in list(self._known.items()):
+            if self._began(pid) == known.began:
+                continue
+            if known.has_ended:
+                del self._known[pid]
+                self._unsettled.discard(pid)
+            known.has_ended = True
 
     def of(self, pid: int) -> Writer:
         """Say who a process is."""

@@ -137,6 +137,21 @@ def test_a_number_that_is_used_again_is_another_process() -> None:
     assert writers.of(20) == (Role.OTHER, "editor", "")
 
 
+def test_who_ended_long_ago_has_written_nothing() -> None:
+    """Its number is given out again: to a process that lives too shortly to be seen, and is not the one that ended."""
+    machine = Machine(p20=Look("2", 1, ["python", "-m", "broker.keyholder"], "run"))
+    writers = machine.writers()
+    writers.begins(20)
+    writers.forget_ended()
+    assert writers.of(20).role is Role.KEYHOLDER
+    del machine.processes[20]
+    writers.forget_ended()
+    assert writers.of(20).role is Role.KEYHOLDER  # it may have written a moment ago
+    writers.forget_ended()
+    assert writers.of(20).role is Role.UNKNOWN
+    assert writers.is_settled
+
+
 def test_children_belong_to_their_parent_s_run() -> None:
     """A nursery starts without any environment; a fork that ends has no command any more."""
     machine = Machine(p20=Look("2", 1, ["python", "-m", "workers", "gpu"], "run"))
