@@ -84,6 +84,9 @@ def _read(memory: FileIO, start: int, stop: int) -> bytes:
 
 def _command(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        interpreter, *words = (
+            Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace").split("\0")
+        )
     except OSError:
         return "ended"
+    return " ".join([Path(interpreter).name, *words])  # figures name no path of the machine that measured

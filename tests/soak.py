@@ -66,7 +66,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     worked_again: Recovery
     broke: dict[str, int]
     """What processes logged as an error of their own: event, exception, where it was raised, its cause."""
-    attempts_failed: dict[str, int] = {}
+    attempts_failed: dict[str, int]
     """Provider and kind of failure."""
     violations: list[str]
 
