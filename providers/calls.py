@@ -185,9 +185,11 @@ async def _whole(answer: httpx.Response) -> Reply:
     try:
         return Reply(status=answer.status_code, headers=answer.headers, body=await _read(answer))
     finally:
-        await answer.aclose()
-        # Else it and its stream hold each other, and the request with the picture, until the collector comes by.
-        answer.stream = httpx.ByteStream(b"")
+        try:
+            await answer.aclose()
+        finally:
+            # Else it and its stream hold each other, and the request with the picture, until the collector comes by.
+            answer.stream = httpx.ByteStream(b"")
 
 
 async def _read(answer: httpx.Response) -> bytes:

@@ -93,7 +93,7 @@ class Downloader:
         *,
         resolve: Resolve = resolve,
         transport: httpx.AsyncBaseTransport | None = None,
-        tls: ssl.SSLContext | bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._rules = rules
         self._resolve = resolve

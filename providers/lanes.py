@@ -8,10 +8,13 @@ one, and a worker that waits for thousands of orders comes to nothing else, not 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import httpx
+
+from providers.finish import to_its_end
 
 MAX_LANES = 200
 KEPT_LANES = 50
@@ -23,8 +26,11 @@ ONE = httpx.Limits(max_connections=1, max_keepalive_connections=1)
 class Lanes(httpx.AsyncBaseTransport):
     """Sends each request over a connection that nobody else uses meanwhile; whoever finds none free waits."""
 
-    def __init__(self, make: Callable[[], httpx.AsyncBaseTransport], *, at_most: int = MAX_LANES) -> None:
+    def __init__(
+        self, make: Callable[[], httpx.AsyncBaseTransport], *, at_most: int = MAX_LANES, kept: int = KEPT_LANES
+    ) -> None:
         self._make = make
+        self._kept = kept
         self._room = asyncio.Semaphore(at_most)
         self._free: list[httpx.AsyncBaseTransport] = []
         self._is_closed = False
@@ -40,10 +46,10 @@ class Lanes(httpx.AsyncBaseTransport):
         try:
             response = await lane.handle_async_request(request)
         except BaseException:
-            await self._give_back(lane)
+            await to_its_end(self._give_back(lane, is_broken=True))
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _Lent(response.stream, lambda: self._give_back(lane))
+        response.stream = _Lent(response.stream, partial(self._give_back, lane))
         return response
 
     async def aclose(self) -> None:
@@ -71,30 +77,46 @@ class Lanes(httpx.AsyncBaseTransport):
         except TimeoutError:
             raise httpx.PoolTimeout("every connection is in use", request=request) from None
 
-    async def _give_back(self, lane: httpx.AsyncBaseTransport) -> None:
+    async def _give_back(self, lane: httpx.AsyncBaseTransport, *, is_broken: bool) -> None:
         self._room.release()
-        if self._is_closed or len(self._free) >= KEPT_LANES:
+        if is_broken or self._is_closed or len(self._free) >= self._kept:
             await lane.aclose()
         else:
             self._free.append(lane)
 
 
 class _Lent(httpx.AsyncByteStream):
-    """The body of an answer; its connection is given back with it, once."""
+    """
+    The body of an answer; its connection is given back with it, once.
 
-    def __init__(self, body: httpx.AsyncByteStream, give_back: Callable[[], Awaitable[None]]) -> None:
+    httpcore's pool keeps the request, picture and all, where who reads or closes an answer is cancelled meanwhile. So
+    it is closed to its end, and a pool that was broken off is not used again.
+    """
+
+    def __init__(self, body: httpx.AsyncByteStream, give_back: Callable[..., Awaitable[None]]) -> None:
         self._body = body
         self._give_back = give_back
         self._is_open = True
+        self._is_broken = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body:
-            yield chunk
+        try:
+            async for chunk in self._body:
+                yield chunk
+        except BaseException:
+            self._is_broken = True
+            raise
 
     async def aclose(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            await to_its_end(self._closed())
+
+    async def _closed(self) -> None:
         try:
             await self._body.aclose()
+        except BaseException:
+            self._is_broken = True
+            raise
         finally:
-            if self._is_open:
-                self._is_open = False
-                await self._give_back()
+            await self._give_back(is_broken=self._is_broken)

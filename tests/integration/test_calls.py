@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpcore
 import httpx
 import pytest
 
+from broker.forgetting import forget_frames
 from providers import calls
 from providers.base import Setup
 from providers.failures import FailureKind, ProviderFailure
+from providers.pinned import unpooled_transport
 from tests.emulators.base import LOST, Answer, Emulator, Scripted, Seen, answer_json, running
 
 SECRET = "sk-canary5f0e"
@@ -313,5 +316,58 @@ async def test_a_picture_is_let_go_of_when_its_order_has_ended(
             await calls.order(client, "POST", "/order", files={"image": ("image", picture)})
         del picture
         assert held() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("turns", [None, 0, 1, 2, 3])
+async def test_a_picture_is_let_go_of_wherever_its_order_is_stopped(
+    server: Plain, client: httpx.AsyncClient, turns: int | None
+) -> None:
+    """Before it is sent, under way, within its answer, and while the connection is being closed for it."""
+    slow = Answer(body=b"{}" * 50, slow_s=0.01)
+    gc.collect()
+    gc.disable()
+    try:
+        for step in range(100):
+            server.answers(slow)
+            picture = Held(PICTURE)
+            held = weakref.ref(picture)
+            ordering = asyncio.create_task(calls.order(client, "POST", "/order", files={"image": ("image", picture)}))
+            await asyncio.sleep(step * 0.0002)
+            ordering.cancel()
+            if turns is not None:  # told twice
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                ordering.cancel()
+            try:
+                await ordering
+            except (asyncio.CancelledError, ProviderFailure) as exc:
+                forget_frames(exc)  # as the worker does
+            del picture, ordering
+            assert held() is None, step
+    finally:
+        gc.enable()
+    server.script.clear()
+    replies = await asyncio.gather(*(order(client) for _ in range(10)))
+    assert all(reply.is_ok for reply in replies), "no connection was left half-way"
+
+
+async def test_what_a_stopped_question_asked_is_forgotten(server: Plain) -> None:
+    """Also where no connection is kept: nothing of it, such as the URL of an output, stays with its transport."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with httpx.AsyncClient(transport=unpooled_transport(), base_url=server.url) as client:
+            for step in range(200):
+                asking = asyncio.create_task(calls.ask(client, "GET", "/poll"))
+                await asyncio.sleep(step * 0.00005)
+                asking.cancel()
+                try:
+                    await asking
+                except (asyncio.CancelledError, ProviderFailure) as exc:
+                    forget_frames(exc)
+                del asking
+            assert not [one for one in gc.get_objects() if isinstance(one, httpcore.Request)]
     finally:
         gc.enable()

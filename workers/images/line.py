@@ -9,13 +9,14 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Final, Self
 
 import msgspec
 
 from broker.prctl import FORGETFUL_HEAP
+from providers.finish import to_its_end
 from workers.images.errors import ImagesError, SandboxUnavailable
 from workers.images.orders import Order, StopOrder, Verdict
 
@@ -80,7 +81,7 @@ class Line:
             try:
                 done, _ = await asyncio.wait([answer], timeout=timeout_s)
             except asyncio.CancelledError:
-                await _whatever_comes(self._stop(number, answer))
+                await to_its_end(self._stop(number, answer))
                 raise
             if not done:
                 self._break()
@@ -172,11 +173,3 @@ def _read_only(fd: int) -> Generator[int]:
         yield again
     finally:
         os.close(again)
-
-
-async def _whatever_comes(action: Awaitable[None]) -> None:
-    """Finish this although the task is being cancelled, however often."""
-    task = asyncio.ensure_future(action)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
