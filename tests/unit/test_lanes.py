@@ -16,6 +16,12 @@ class Body(httpx.AsyncByteStream):
         yield b"whole"
 
 
+class HalfABody(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"ha"
+        raise httpx.ReadError("gone")
+
+
 class Line(httpx.AsyncBaseTransport):
     """A connection that says when it is used by two, and answers once it may."""
 
@@ -33,7 +39,7 @@ class Line(httpx.AsyncBaseTransport):
             self.in_use -= 1
         if request.url.path == "/broken":
             raise httpx.ReadError("gone", request=request)
-        return httpx.Response(200, stream=Body())
+        return httpx.Response(200, stream=HalfABody() if request.url.path == "/half" else Body())
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -115,6 +121,17 @@ async def test_a_connection_comes_back_however_a_request_ends(
                     pass
         async with asyncio.timeout(5):
             assert (await http.get(URL)).content == b"whole"
+
+
+@pytest.mark.parametrize("path", ["broken", "half"])
+async def test_a_connection_that_broke_off_is_not_used_again(made: list[Line], gate: asyncio.Event, path: str) -> None:
+    """Its pool may hold the request still, and would serve no other."""
+    gate.set()
+    async with client(made, gate, at_most=1) as http:
+        with pytest.raises(httpx.ReadError):
+            await http.get(f"{URL}{path}")
+        await http.get(URL)
+    assert [(line.uses, line.closed) for line in made] == [(1, 1), (1, 1)]
 
 
 async def test_few_stay_open_and_all_are_closed_at_the_end(made: list[Line], gate: asyncio.Event) -> None:
