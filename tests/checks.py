@@ -33,7 +33,8 @@ def forget_planted() -> None:
 
 def leaks(texts: Iterable[str]) -> list[str]:
     """Those texts in which a planted secret stands, as it is or in hex."""
-    return [text for text in texts if any(needle in text for needle in _needles())]
+    by_start = _needles_by_start()
+    return [text for text in texts if _stands_in(text, by_start)]
 
 
 def refuse_unlisted_keys(url: str) -> None:
@@ -91,7 +92,7 @@ def _needles_by_start() -> dict[str, list[str]]:
 
 
 def _stands_in(text: str, by_start: dict[str, list[str]]) -> bool:
-    # `make laws` leaves a hundred thousand rows and as many secrets: to look for each in each takes days.
+    # `make laws` leaves a hundred thousand rows, lines and secrets: to look for each in each takes days.
     starts = by_start.keys() & {text[at : at + START] for at in range(len(text) - START + 1)}
     return any(needle in text for start in starts for needle in by_start[start])
 

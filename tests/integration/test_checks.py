@@ -119,6 +119,8 @@ async def test_a_secret_is_found_among_a_hundred_thousand(settings: Settings) ->
     assert await database_faults(settings.postgres_dsn) == []
     await run_sql(settings, "INSERT INTO receipt_keys (vkey) VALUES ($1)", f"a{secrets[-1]}z")
     assert await database_faults(settings.postgres_dsn) == ["postgres: a secret stands in receipt_keys"]
+    assert leaks(f"line {n}" for n in range(20_000)) == []
+    assert len(leaks(f"line {n} of {secrets[-1]}" for n in range(9))) == 9
     took_s = time.monotonic() - began_s
 
     await run_sql(settings, "DELETE FROM receipt_keys")
