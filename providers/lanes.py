@@ -1,5 +1,5 @@
 """
-Connections to one provider, each in a pool of its own.
+Connections, each in a pool of its own.
 
 httpcore's pool looks at all of its connections, and for each that is idle at all of them again, whenever a request
 comes or ends, and at all for each request that waits: with two hundred a question costs ten times what it costs with
@@ -46,7 +46,7 @@ class Lanes(httpx.AsyncBaseTransport):
         try:
             response = await lane.handle_async_request(request)
         except BaseException:
-            await to_its_end(self._give_back(lane, is_broken=True))
+            await to_its_end(self._give_back(lane, is_whole=False))
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Lent(response.stream, partial(self._give_back, lane))
@@ -77,9 +77,9 @@ class Lanes(httpx.AsyncBaseTransport):
         except TimeoutError:
             raise httpx.PoolTimeout("every connection is in use", request=request) from None
 
-    async def _give_back(self, lane: httpx.AsyncBaseTransport, *, is_broken: bool) -> None:
+    async def _give_back(self, lane: httpx.AsyncBaseTransport, *, is_whole: bool) -> None:
         self._room.release()
-        if is_broken or self._is_closed or len(self._free) >= self._kept:
+        if not is_whole or self._is_closed or len(self._free) >= self._kept:
             await lane.aclose()
         else:
             self._free.append(lane)
@@ -89,23 +89,20 @@ class _Lent(httpx.AsyncByteStream):
     """
     The body of an answer; its connection is given back with it, once.
 
-    httpcore's pool keeps the request, picture and all, where who reads or closes an answer is cancelled meanwhile. So
-    it is closed to its end, and a pool that was broken off is not used again.
+    httpcore's pool keeps the request, picture and all, where who reads or closes an answer is cancelled meanwhile, and
+    serves no other. So an answer is closed to its end, and only a connection that brought a whole one is used again.
     """
 
     def __init__(self, body: httpx.AsyncByteStream, give_back: Callable[..., Awaitable[None]]) -> None:
         self._body = body
         self._give_back = give_back
         self._is_open = True
-        self._is_broken = False
+        self._is_whole = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._body:
-                yield chunk
-        except BaseException:
-            self._is_broken = True
-            raise
+        async for chunk in self._body:
+            yield chunk
+        self._is_whole = True
 
     async def aclose(self) -> None:
         if self._is_open:
@@ -113,10 +110,9 @@ class _Lent(httpx.AsyncByteStream):
             await to_its_end(self._closed())
 
     async def _closed(self) -> None:
+        is_whole = False
         try:
             await self._body.aclose()
-        except BaseException:
-            self._is_broken = True
-            raise
+            is_whole = self._is_whole
         finally:
-            await self._give_back(is_broken=self._is_broken)
+            await self._give_back(is_whole=is_whole)

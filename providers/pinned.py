@@ -12,6 +12,7 @@ from typing import Final
 
 import httpx
 
+from providers.calls import trust
 from providers.lanes import ONE, Lanes
 
 CONNECT_S: Final = 5.0
@@ -61,5 +62,4 @@ def pinned(
 
 def unpooled_transport(tls: ssl.SSLContext | None = None) -> Lanes:
     """Make a transport that keeps no connection: one made under another name would not be checked for this one."""
-    context = tls or httpx.create_ssl_context(trust_env=False)  # once: reading the authorities takes 50 ms
-    return Lanes(lambda: httpx.AsyncHTTPTransport(verify=context, limits=ONE, trust_env=False), kept=0)
+    return Lanes(lambda: httpx.AsyncHTTPTransport(verify=tls or trust(), limits=ONE, trust_env=False), kept=0)

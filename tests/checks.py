@@ -1,28 +1,27 @@
 """What no test may leave behind: a planted secret in Redis, Postgres or a log line, or what is not listed as kept."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
 import redis
 
+from tests.needles import NEEDLE_BYTES, Needles
 from tests.registry import is_blob_name, key_kept, names
 
 CANARY = f"canary{secrets.token_hex(12)}"
 """Stands in every body of upload_bytes(), and nowhere else."""
 
-START = 8
-"""Characters of a secret that are looked for first."""
 ROWS_AT_ONCE = 1000
 
 _planted: set[str] = {CANARY}
 
 
 def plant(secret: str) -> str:
-    """Let every later check of this test look for the secret too, which has no fewer than START characters."""
-    assert len(secret) >= START
+    """Let every later check of this test look for the secret too, which has eight bytes at least."""
+    assert len(secret.encode()) >= NEEDLE_BYTES
     _planted.add(secret)
     return secret
 
@@ -33,8 +32,7 @@ def forget_planted() -> None:
 
 def leaks(texts: Iterable[str]) -> list[str]:
     """Those texts in which a planted secret stands, as it is or in hex."""
-    by_start = _needles_by_start()
-    return [text for text in texts if _stands_in(text, by_start)]
+    return _Secrets().among(list(texts))
 
 
 def refuse_unlisted_keys(url: str) -> None:
@@ -74,27 +72,32 @@ async def database_faults(dsn: str) -> list[str]:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         if not tables:
             return []
-        by_start = _needles_by_start()
-        looks = " UNION ALL ".join(f"SELECT '{table}', r::text FROM \"{table}\" AS r" for (table,) in tables)
+        secrets, found = _Secrets(), set[str]()
+        looks = " UNION ALL ".join(f"SELECT '{table} ' || r::text FROM \"{table}\" AS r" for (table,) in tables)
         async with connection.transaction(readonly=True):
-            rows = connection.cursor(looks, prefetch=ROWS_AT_ONCE)
-            found = {table async for table, text in rows if _stands_in(text, by_start)}
+            cursor = await connection.cursor(looks)
+            while rows := await cursor.fetch(ROWS_AT_ONCE):
+                found |= {text.split()[0] for text in secrets.among([text for (text,) in rows])}
         return [f"postgres: a secret stands in {table}" for table in sorted(found)]
     finally:
         await connection.close()
 
 
-def _needles_by_start() -> dict[str, list[str]]:
-    by_start: dict[str, list[str]] = {}
-    for needle in _needles():
-        by_start.setdefault(needle[:START], []).append(needle)
-    return by_start
+class _Secrets:
+    """What is planted, as it is and in hex; a hundred thousand after `make laws`, and as many rows and lines."""
 
+    def __init__(self) -> None:
+        self._by_start: dict[bytes, list[str]] = {}
+        for planted in _planted:
+            for needle in (planted, planted.encode().hex()):
+                self._by_start.setdefault(needle.encode()[:NEEDLE_BYTES], []).append(needle)
+        self._starts = Needles(self._by_start)
 
-def _stands_in(text: str, by_start: dict[str, list[str]]) -> bool:
-    # `make laws` leaves a hundred thousand rows, lines and secrets: to look for each in each takes days.
-    starts = by_start.keys() & {text[at : at + START] for at in range(len(text) - START + 1)}
-    return any(needle in text for start in starts for needle in by_start[start])
+    def among(self, texts: Sequence[str]) -> list[str]:
+        """Those texts in which one of them stands."""
+        starts = self._starts.found_in(["\n".join(texts).encode(errors="replace")])
+        needles = [needle for start in starts for needle in self._by_start[start]]
+        return [text for text in texts if any(needle in text for needle in needles)]
 
 
 def _age_faults(key: bytes, left_ms: int) -> list[str]:
@@ -108,10 +111,6 @@ def _age_faults(key: bytes, left_ms: int) -> list[str]:
 
 def _client(url: str) -> Any:
     return cast("Any", redis).Redis.from_url(url)
-
-
-def _needles() -> set[str]:
-    return _planted | {secret.encode().hex() for secret in _planted}
 
 
 def _value(client: Any, key: bytes) -> object:

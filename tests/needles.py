@@ -1,4 +1,4 @@
-"""Thousands of keys, looked for at once: whichever half of one is left somewhere is found."""
+"""Thousands of keys or words, looked for at once, by eight bytes of each that nothing else looks like."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,12 +9,18 @@ NEEDLE_BYTES = 8
 _AT_ONCE_BYTES = 16 * 1024 * 1024
 
 
-class Needles:
-    """The first eight bytes of both halves of every key; random, so that nothing else looks like one."""
+def halves(keys: Iterable[bytes]) -> Iterator[bytes]:
+    """Needles for keys: whichever half of one is left somewhere is found."""
+    for key in keys:
+        yield key[:NEEDLE_BYTES]
+        yield key[16 : 16 + NEEDLE_BYTES]
 
-    def __init__(self, keys: Iterable[bytes]) -> None:
-        halves = ((key[:NEEDLE_BYTES], key[16 : 16 + NEEDLE_BYTES]) for key in keys)
-        self._needles = {needle for pair in halves for needle in pair}
+
+class Needles:
+    """The first eight bytes of each of those that are looked for."""
+
+    def __init__(self, needles: Iterable[bytes]) -> None:
+        self._needles = {needle[:NEEDLE_BYTES] for needle in needles}
         # Whether any needle has this pair of bytes at 0, 2, 4, 6: almost all memory falls through one of the four.
         self._pairs = [np.zeros(1 << 16, dtype=np.bool_) for _ in range(0, NEEDLE_BYTES, 2)]
         for needle in self._needles:

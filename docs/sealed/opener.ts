@@ -38,6 +38,7 @@ const KEMS = {
 const ML_KEM = "ML-KEM-768";
 const ML_KEM_PUBLIC_BYTES = 1184;
 const ML_KEM_SEED_BYTES = 64;
+const X25519_BYTES = 32;
 const X_WING_LABEL = "\\.//^\\";
 const subtle = globalThis.crypto.subtle;
 const modern = subtle as unknown as Modern;
@@ -73,7 +74,7 @@ export async function newDevice(kem: Kem): Promise<Device> {
 export async function readDevice(kem: Kem, privateKey: Bytes, publicKey: Bytes): Promise<Device> {
   if (kem === "xwing") {
     // Without a name and a customization cSHAKE256 is SHAKE256.
-    const shake = { name: "cSHAKE256", outputLength: (ML_KEM_SEED_BYTES + 32) * 8 };
+    const shake = { name: "cSHAKE256", outputLength: (ML_KEM_SEED_BYTES + X25519_BYTES) * 8 };
     const seeds = bytes(await subtle.digest(shake, privateKey));
     const key = await modern.importKey("raw-seed", seeds.slice(0, ML_KEM_SEED_BYTES), ML_KEM, false, ["decapsulateBits"]);
     const traditional = await readDevice("x25519", seeds.slice(ML_KEM_SEED_BYTES), publicKey.slice(ML_KEM_PUBLIC_BYTES));
@@ -124,9 +125,9 @@ export async function openSealed(outputKey: Bytes, ciphertext: Bytes, context: B
 
 async function decapsulate({ kem, privateKeys, publicKey }: Device, enc: Bytes): Promise<Bytes> {
   if (kem !== "xwing") return extractAndExpand(kem, await agree(kem, privateKeys[0], enc), join(enc, publicKey));
-  const theirs = enc.slice(-32);
-  const postQuantum = bytes(await modern.decapsulateBits(ML_KEM, privateKeys[0], enc.slice(0, -32)));
-  return combine(postQuantum, await agree("x25519", privateKeys[1], theirs), theirs, publicKey.slice(-32));
+  const theirs = enc.slice(-X25519_BYTES);
+  const postQuantum = bytes(await modern.decapsulateBits(ML_KEM, privateKeys[0], enc.slice(0, -X25519_BYTES)));
+  return combine(postQuantum, await agree("x25519", privateKeys[1], theirs), theirs, publicKey.slice(-X25519_BYTES));
 }
 
 async function encapsulate(kem: Kem, publicKey: Bytes): Promise<Encapsulated> {
@@ -139,7 +140,7 @@ async function encapsulate(kem: Kem, publicKey: Bytes): Promise<Encapsulated> {
   const postQuantumKey = publicKey.slice(0, ML_KEM_PUBLIC_BYTES);
   const key = await modern.importKey("raw-public", postQuantumKey, ML_KEM, false, ["encapsulateBits"]);
   const { sharedKey, ciphertext } = await modern.encapsulateBits(ML_KEM, key);
-  const theirs = publicKey.slice(-32);
+  const theirs = publicKey.slice(-X25519_BYTES);
   const dh = await agree("x25519", ephemeral.privateKeys[0], theirs);
   return { enc: join(bytes(ciphertext), enc), shared: await combine(bytes(sharedKey), dh, enc, theirs) };
 }

@@ -26,7 +26,7 @@ from broker.wire import TlsFiles, client_context
 from tests.certificates import Authority
 from tests.keyholder_process import KeyholderProcess, new_key, wait_until
 from tests.lifecycle import final, held, refs
-from tests.needles import Needles
+from tests.needles import Needles, halves
 from tests.process_memory import needs_root, readable_memory
 from tests.stack import pretend_worker, queued_job, running_services
 
@@ -193,7 +193,7 @@ async def test_only_the_newest_tls_is_spoken(remote: Remote) -> None:
 async def test_tls_keeps_no_copy_of_a_key(remote: Remote) -> None:
     """What passes through TLS is wiped like what passes through a socket; while it is held the keyholder has it."""
     pairs = [new_key() for _ in range(100)]
-    needles = Needles([bytes(key) for _, key in pairs])
+    needles = Needles(halves(bytes(key) for _, key in pairs))
     async with remote.as_role("broker") as broker, remote.as_role("worker") as worker:
         for key_id, key in pairs:
             assert await broker.put(key_id, key, ttl_s=60) is PutAnswer.OK

@@ -21,7 +21,7 @@ from broker.settings import Settings
 from broker.store.keys import Keyholder, OpenAnswer
 from tests.keyholder_process import KeyholderProcess
 from tests.lifecycle import eventually
-from tests.needles import NEEDLE_BYTES, Needles
+from tests.needles import NEEDLE_BYTES, Needles, halves
 from tests.process_memory import needs_root, readable_memory
 from tests.processes import LetheProcess, lethe_process
 from tests.profiles import profile_file
@@ -149,16 +149,16 @@ async def test_no_key_is_left_in_any_process(settings: Settings, tmp_path: Path)
             paths, live = await run.batch(min(AT_ONCE, JOBS - done))
             assert len(live) == len(paths)
             if not done:
-                found = Needles(live).found_in(memory_of(keyholder))
+                found = Needles(halves(live)).found_in(memory_of(keyholder))
                 assert len(found) == 2 * len(live), "the search finds what is there"
-                elsewhere = len(Needles(live).found_in(memory_of(broker, worker)))
+                elsewhere = len(Needles(halves(live)).found_in(memory_of(broker, worker)))
                 assert elsewhere == 0
             keys += [*live, *await run.end(paths)]
             done += len(paths)
         assert len(set(keys)) == 2 * JOBS
-        left = len(Needles(keys).found_in(memory_of(broker, worker, keyholder)))
+        left = len(Needles(halves(keys)).found_in(memory_of(broker, worker, keyholder)))
         assert left == 0
         seed = (tmp_path / "receipt.key").read_bytes()
         for process in (broker, worker):
-            found = Needles([seed]).found_in(memory_of(process))
+            found = Needles(halves([seed])).found_in(memory_of(process))
             assert seed[:NEEDLE_BYTES] in found, "a key that this process does hold is found in it"
