@@ -125,10 +125,15 @@ async def test_final_first_then_opened(connections: tuple[Connection, Connection
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 async def test_whoever_is_first_the_law_holds(connections: tuple[Connection, Connection], isolation: Isolation) -> None:
-    """Both at once, many times, in transactions that have read the job before: never final with an open copy."""
+    """
+    Both at once, many times, in transactions that have read the job before: never final with an open copy.
+
+    The lead of one grows from nothing to twenty milliseconds, so that each is first sometimes, whatever the machine.
+    """
     opener, finisher = connections
 
-    async def attempt(connection: Connection, statement: str, job_id: UUID) -> None:
+    async def attempt(connection: Connection, statement: str, job_id: UUID, *, after_s: float) -> None:
+        await asyncio.sleep(after_s)
         try:
             async with connection.transaction(isolation=isolation):
                 await connection.fetch("SELECT * FROM jobs, custody WHERE jobs.id = $1", job_id)
@@ -139,8 +144,12 @@ async def test_whoever_is_first_the_law_holds(connections: tuple[Connection, Con
     seen: set[bool] = set()
     for turn in range(40):
         job_id = await settling_job(opener)
-        both = [attempt(opener, OPEN, job_id), attempt(finisher, FINISH, job_id)]
-        await asyncio.gather(*(both if turn % 2 else reversed(both)))
+        lead_s = turn * 0.0005
+        opens_after_s, ends_after_s = (0.0, lead_s) if turn % 2 else (lead_s, 0.0)
+        await asyncio.gather(
+            attempt(opener, OPEN, job_id, after_s=opens_after_s),
+            attempt(finisher, FINISH, job_id, after_s=ends_after_s),
+        )
         is_final, counted, really = await stands(opener, job_id)
         assert counted == really
         assert is_final is (really == 0)
