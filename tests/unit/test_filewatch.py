@@ -60,6 +60,9 @@ def test_a_command_tells_what_a_process_is(command: str, role: Role) -> None:
         (Role.BROKER, "/tmp/#1234 (deleted)", b"", False),
         (Role.WORKER, "/dev/shm/pixels", b"", False),
         (Role.WORKER, "/srv/core", b"", False),
+        (Role.POSTGRES, f"{TESTS}/t0/lethe.dump.part", b"", True),
+        (Role.POSTGRES, f"{TESTS}/t0/lethe.dump", b"", True),  # renamed before it was looked at
+        (Role.POSTGRES, "/tmp/lethe.dump", b"", False),
         (Role.NURSERY, f"{TESTS}/t0/blobs/00ff", b"", False),
         (Role.KEYHOLDER, f"{TESTS}/t0/k.sock.lock", b"", True),
         (Role.KEYHOLDER, f"{TESTS}/t0/keys", b"", False),
