@@ -67,11 +67,25 @@ class Lease:
         await self._register()
 
     async def run(self) -> None:
-        """Renew until cancelled."""
+        """Renew until cancelled, and let go in time where that does not come about."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew_in_time())
+            tasks.create_task(self._let_go_in_time())
+
+    async def _renew_in_time(self) -> None:
+        pause_s = self._lease_s / 3
         while True:
-            await asyncio.sleep(self._pause_s())
-            if await self._renew() and self.renewed is not None:
+            await asyncio.sleep(pause_s)
+            is_renewed = await self._renew()
+            pause_s = self._lease_s / (3 if is_renewed else 12)
+            if is_renewed and self.renewed is not None:
                 await self._tell_renewed(self.renewed)
+
+    async def _let_go_in_time(self) -> None:
+        # By the clock alone: a Postgres that is silent may keep a renewal waiting for longer than the lease.
+        while True:
+            left_s = self._ends_s - KILL_MARGIN_S - LET_GO_S - _boottime_s()
+            await asyncio.sleep(max(0.05, left_s))
             if not self.is_valid and self._held and self.let_go is not None:
                 log.warning("lease_unsafe", count=self._held)
                 await self.let_go()
@@ -115,10 +129,6 @@ class Lease:
         self.process = Process(id=uuid4(), role=self.process.role, facts=self.process.facts)
         await self._register()
         log.info("lease_restarted", worker_id=str(self.process.id))
-
-    def _pause_s(self) -> float:
-        left_s = self._ends_s - KILL_MARGIN_S - LET_GO_S - _boottime_s()
-        return max(0.05, min(self._lease_s / 3, left_s)) if self._held else self._lease_s / 3
 
     def _arm(self) -> None:
         deadline_ns = int((self._ends_s - KILL_MARGIN_S) * 1e9) if self._held else 0

@@ -59,10 +59,10 @@ class Bell:
 
         arq drops an id that it already has, so that the id names the fence: a retry or a rescue is a new ring.
         """
-        ring_id, now_ms = f"{job_id.hex}:{fence}", timestamp_ms()
-        payload = serialize_job(TASK, (job_id.hex,), {}, None, now_ms, serializer=msgspec.msgpack.encode)
+        ring_id = f"{job_id.hex}:{fence}"
+        payload = serialize_job(TASK, (job_id.hex,), {}, None, timestamp_ms(), serializer=msgspec.msgpack.encode)
         keys = [job_key_prefix + ring_id, result_key_prefix + ring_id, queue_name(pool), wake_name(pool)]
-        await self._ask(self._ring(keys=keys, args=[ring_id, payload, RING_LIFETIME_MS, now_ms, WAKE_LIFETIME_S]))
+        await self._ask(self._ring(keys=keys, args=[ring_id, payload, RING_LIFETIME_MS, WAKE_LIFETIME_S]))
 
     async def wake(self, pool: str) -> None:
         """Put a token for one waiting worker, unless one is there."""

@@ -44,6 +44,7 @@ class WakingWorker(Worker):
         self._runner = runner
         self._bell: Bell = services.bell
         self._lethe_pool = pool
+        self._answered = 0
 
     async def main(self) -> None:
         """Take jobs until cancelled; a Redis that is away only makes it wait."""
@@ -55,13 +56,20 @@ class WakingWorker(Worker):
                 log.warning("queue_unavailable")
                 await asyncio.sleep(BACK_OFF_S)
 
+    async def run_job(self, job_id: str, score: int) -> None:
+        """Answer a ring as arq does, and count it."""
+        self._answered += 1
+        await super().run_job(job_id, score)
+
     async def _take(self) -> None:
         await self._forget_started()
         self.queue_read_limit = min(self._runner.free, AT_ONCE)
+        answered = self._answered
         await self._poll_iteration()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        if await self.pool.zcard(self.queue_name):
-            await self._bell.wake(self._lethe_pool)  # what was left over is for whoever has room
+        # What was left over is for whoever has room; what nobody can take yet would only send the token round.
+        if self._answered > answered and await self.pool.zcard(self.queue_name):
+            await self._bell.wake(self._lethe_pool)
         if self._runner.free:
             redis: Any = self.pool
             await redis.blpop([wake_name(self._lethe_pool)], timeout=NET_S)

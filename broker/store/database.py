@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -12,6 +12,8 @@ from broker.errors import StoreUnavailable
 
 CONNECT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 10.0
+CANCEL_WITHIN_S = 0.5
+"""So long a statement that its caller gave up may take to be broken off; then the connection is dropped."""
 
 LOST = (
     OSError,
@@ -69,7 +71,8 @@ class Database:
                 connection.terminate()  # it has lost its place in the protocol, and the pool would lend it again
                 raise
             finally:
-                await self._pool.release(connection)
+                with suppress(TimeoutError):  # a server that does not answer: the caller's own word is what counts
+                    await self._pool.release(connection, timeout=CANCEL_WITHIN_S)
         except LOST as exc:
             raise StoreUnavailable from exc
 

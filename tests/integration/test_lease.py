@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import asyncpg
 import pytest
@@ -21,13 +22,18 @@ LEASE_S = 3.0
 
 
 class FailingProcesses(ProcessStore):
-    """A table that cannot be reached when a test says so."""
+    """A table that cannot be reached, or does not answer, when a test says so."""
 
     is_away = False
+    is_silent = False
 
     async def renew(self, process: Process, *, lease_s: float) -> bool:
         if self.is_away:
             raise StoreUnavailable
+        if self.is_silent:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(LEASE_S)
+            await asyncio.sleep(LEASE_S)  # as a connection that waits for its cancel to be answered
         return await super().renew(process, lease_s=lease_s)
 
 
@@ -134,8 +140,9 @@ async def _left_s(leased: Leased, settings: Settings) -> float:
         await connection.close()
 
 
-async def test_what_cannot_be_renewed_is_let_go_before_the_guard_kills(leased: Leased) -> None:
-    """Half a second before the deadline the holder is told, and nothing new may be held."""
+@pytest.mark.parametrize("how", ["is_away", "is_silent"])
+async def test_what_cannot_be_renewed_is_let_go_before_the_guard_kills(leased: Leased, how: str) -> None:
+    """Half a second before the deadline the holder is told, whatever renewing waits for; nothing new may be held."""
     told: asyncio.Event = asyncio.Event()
 
     async def let_go() -> None:
@@ -143,7 +150,7 @@ async def test_what_cannot_be_renewed_is_let_go_before_the_guard_kills(leased: L
 
     leased.lease.let_go = let_go
     with leased.lease.hold():
-        leased.processes.is_away = True
+        setattr(leased.processes, how, True)
         async with asyncio.timeout(LEASE_S):
             await told.wait()
         assert boottime_s() < leased.pipe.deadlines()[-1] / 1e9

@@ -210,6 +210,19 @@ async def test_a_postgres_that_hangs_refuses_in_time(
         await eventually(lambda: works_again(broker))
 
 
+async def test_who_gives_up_on_a_postgres_that_hangs_waits_no_longer(own: Services, own_servers: Servers) -> None:
+    """Nor for the answer to the cancel of what was asked; what is asked later gets its answer."""
+    loop, database = asyncio.get_running_loop(), own.stores.database
+    await asyncio.gather(*(database.rows("SELECT 1") for _ in range(8)))
+    async with stopped(own_servers, "postgres"):
+        began_s = loop.time()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await database.rows("SELECT 1")
+        assert loop.time() - began_s < 2.0
+    await eventually(lambda: works_again(own))
+
+
 async def test_sessions_that_postgres_ends_are_replaced(own: Services, own_servers: Servers) -> None:
     """An administrator, or a backend that was killed: who is asking gets `store_unavailable` at most, and soon rows."""
     database = own.stores.database

@@ -76,6 +76,35 @@ async def _has(runner: CountingRunner, job_id: UUID) -> bool:
     return job_id in runner.taken
 
 
+async def test_whose_clock_is_ahead_is_heard_all_the_same(
+    quiet: Services, runner: CountingRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker's clock that is a minute before the worker's delays no job, and changes no order."""
+    ahead, first, second = uuid4(), uuid4(), uuid4()
+    with monkeypatch.context() as patched:
+        patched.setattr("broker.queue.timestamp_ms", lambda: int(time.time() * 1000) + 60_000)
+        await quiet.bell.ring(first, fence=1, pool="elsewhere")
+        await quiet.bell.ring(ahead, fence=1, pool=POOL)
+    await eventually(lambda: _has(runner, ahead))
+    await quiet.bell.ring(second, fence=1, pool="elsewhere")
+    redis: Any = quiet.redis
+    assert await redis.zrange(queue_name("elsewhere"), 0, -1) == [f"{one.hex}:1".encode() for one in (first, second)]
+
+
+async def test_a_ring_that_cannot_be_taken_yet_keeps_nobody_busy(quiet: Services, runner: CountingRunner) -> None:
+    """Its taker was killed and arq holds it back for a while: the others wait as if nothing were there."""
+    redis: Any = quiet.redis
+    ring = f"{uuid4().hex}:1"
+    await redis.set(f"arq:in-progress:{ring}", b"1", ex=15)
+    await redis.zadd(queue_name(POOL), {ring: 1})
+    before = (await redis.info("stats"))["total_commands_processed"]
+    await quiet.bell.wake(POOL)
+    await asyncio.sleep(1.0)
+    assert (await redis.info("stats"))["total_commands_processed"] - before < 50
+    assert await quiet.bell.depth(POOL) == 1
+    assert runner.taken == []
+
+
 async def test_a_ring_is_heard_once(quiet: Services, runner: CountingRunner) -> None:
     """The same job under the same fence rings once while it waits; a new fence rings anew."""
     job_id = uuid4()
