@@ -166,7 +166,7 @@ class OutputGone(Missing):
 
 
 class OutputLost(Missing):
-    """The key of the output is lost, so that nobody can open it; the job is not charged."""
+    """The output or its key is lost, so that nobody can open it; the job is not charged."""
 
     code = "output_lost"
     status = HTTPStatus.GONE

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 
 import structlog
 
@@ -44,7 +44,7 @@ class Rescue:
         self._lease = lease
         self._every_s = every_s
         self._max_crashes = max_crashes
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._busy = 0
 
     async def run(self) -> None:
         """Pass after pass until cancelled; a store that is away only makes a pass come later."""
@@ -54,17 +54,22 @@ class Rescue:
                 await self._quietly(self.once(tasks))
 
     async def once(self, tasks: asyncio.TaskGroup) -> None:
-        """One pass; settling goes on in `tasks`."""
+        """
+        One pass; settling goes on in `tasks`.
+
+        No more is taken than can begin at once: what waited here would wait under a lease that runs out.
+        """
         for job in await self._jobs.rescue(max_crashes=self._max_crashes):
             log.info("job_rescued", job_id=str(job.id), count=job.crashes)
             await self._ring(job)
-        for job in await self._jobs.give_up(self._lease.process.id, max_crashes=self._max_crashes):
+        owner = self._lease.process.id
+        for job in await self._jobs.give_up(owner, at_most=self._room, max_crashes=self._max_crashes):
             log.info("job_given_up", job_id=str(job.id), count=job.crashes)
-            tasks.create_task(self._slotted(self._settle(job)))
-        for job in await self._jobs.overdue():
-            tasks.create_task(self._slotted(self._expire(job)))
-        for job in await self._jobs.resume_settling(self._lease.process.id):
-            tasks.create_task(self._slotted(self._settler.settle_or_postpone(job)))
+            self._begin(tasks, self._settle(job))
+        for job in await self._jobs.overdue(at_most=self._room):
+            self._begin(tasks, self._expire(job))
+        for job in await self._jobs.resume_settling(owner, at_most=self._room):
+            self._begin(tasks, self._settler.settle_or_postpone(job))
         for waiting in await self._jobs.unclaimed(after_s=RING_AGAIN_S):
             await self._bell.ring(waiting.id, fence=waiting.fence, pool=waiting.pool)
             await self._move(waiting)
@@ -95,9 +100,16 @@ class Rescue:
         await self._settler.announce(settling)
         await self._settler.settle_or_postpone(settling)
 
-    async def _slotted(self, work: Awaitable[object]) -> None:
-        async with self._slots:
-            await self._quietly(work)
+    @property
+    def _room(self) -> int:
+        return AT_ONCE - self._busy
+
+    def _begin(self, tasks: asyncio.TaskGroup, work: Coroutine[None, None, object]) -> None:
+        self._busy += 1
+        tasks.create_task(self._quietly(work)).add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        self._busy -= 1
 
     async def _quietly(self, work: Awaitable[object]) -> None:
         try:

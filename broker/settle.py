@@ -102,7 +102,12 @@ class Settler:
         return None
 
     async def discard(self, job: Job, *, let_go: Held | None = None) -> bool:
-        """Destroy an unfinished upload under our fence and delete its row; False when it is not ours any more."""
+        """
+        Destroy an unfinished upload under our fence and delete its row.
+
+        False when it is not ours any more, or when a silent store may have ciphertext of it: the row stays as what
+        knows of that, for a later upload under the same id or, once the sweep has deleted the blob, to be discarded.
+        """
         async with asyncio.timeout(WITHIN_S):
             copies = _ours(await self._custody.copies(job.id))
             # What a later upload under the same id holds is its own: two that waited for each other would never end.

@@ -72,7 +72,7 @@ class Sweep:
 
     async def records(self) -> None:
         """Delete rows whose time is up, and ciphertext that could not be deleted when its key was shredded."""
-        await self._all([self._delete(copy_id, blob) for copy_id, blob in (await self._custody.unreadable()).items()])
+        await self._delete_unreadable()
         # Batch after batch: a busy server finishes more jobs in a minute than one statement takes.
         while await self._jobs.forget(records_for_s=self._retention.records_for_s) == BATCH:
             continue
@@ -93,10 +93,17 @@ class Sweep:
         if overdue:
             log.error("requests_overdue", count=overdue)
 
-    async def _all(self, works: Iterable[Awaitable[object]]) -> None:
-        await asyncio.gather(*(self._quietly(work) for work in works))
+    async def _delete_unreadable(self) -> None:
+        # Batch after batch, as a long silence leaves many; where one stays, the store may be silent again.
+        while blobs := await self._custody.unreadable():
+            if not await self._all([self._delete(copy_id, blob) for copy_id, blob in blobs.items()]):
+                return
 
-    async def _quietly(self, work: Awaitable[object]) -> None:
+    async def _all(self, works: Iterable[Awaitable[object]]) -> bool:
+        """Do all of it side by side, and say whether nothing failed."""
+        return all(await asyncio.gather(*(self._quietly(work) for work in works)))
+
+    async def _quietly(self, work: Awaitable[object]) -> bool:
         try:
             await work
         except (BrokerError, TimeoutError) as exc:
@@ -104,11 +111,14 @@ class Sweep:
         except Exception:
             # One row that cannot be swept must not end the process, and with it every other row's sweep.
             log.exception("sweep_broke")
+        else:
+            return True
+        return False
 
     async def _delete(self, copy_id: int, blob: str) -> None:
         await self._blobs.destroy(blob)
         await self._custody.swept(copy_id)
 
     async def _discard(self, job: Job) -> None:
-        gone = await self._settler.discard(job)
-        log.info("upload_discarded", job_id=str(job.id), state="absent" if gone else "held")
+        if await self._settler.discard(job):
+            log.info("upload_discarded", job_id=str(job.id))

@@ -119,6 +119,9 @@ class Http:
         await reporter.accepted(handle)
         if not endpoint.state:
             return _going_on(reply, endpoint, Progress.QUEUED)
+        if endpoint.result_path and _progress(reply, endpoint) is Progress.SUCCEEDED:
+            # Polls ask for the result: a question that failed in here would be an order that failed, and placed again.
+            return _going_on(reply, endpoint, Progress.RUNNING)
         return await self._standing(reply, handle)
 
     async def poll(self, handle: Handle) -> Snapshot:

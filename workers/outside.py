@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from broker.attempts import Attempt, hook_hash
+from broker.errors import Unavailable
 from broker.jobs import Job, Outcome, Output
 from broker.services import Services
 from broker.store.attempts import NewAttempt
@@ -28,7 +29,7 @@ from workers.outcomes import Ending, HandOver, Paid, Stopped, failed
 from workers.plaintext import Plaintext
 from workers.results import Results, destroy_all
 from workers.seats import Seats
-from workers.waiting import OrderListener, Waiting
+from workers.waiting import SLOWER, SLOWEST_S, STORE_AGAIN_S, OrderListener, Waiting
 from workers.work import Work
 
 log = structlog.get_logger()
@@ -226,7 +227,7 @@ class Outside:
         has_handle = handle is not None and bool(handle.id)
         for pause_s in FETCH_AGAIN_S:
             try:
-                return await self._fetch(job, outlet, snapshot)
+                return await self._fetch(job, outlet, snapshot, has_handle=has_handle)
             except ProviderFailure as exc:
                 if not _is_passing(exc, has_handle=has_handle):
                     raise
@@ -234,14 +235,24 @@ class Outside:
             if handle is not None and has_handle:
                 snapshot = await self._waiting.ask(outlet.adapter, handle)  # its URLs may be fresh ones
         try:
-            return await self._fetch(job, outlet, snapshot)
+            return await self._fetch(job, outlet, snapshot, has_handle=has_handle)
         except ProviderFailure as exc:
             raise ProviderFailure(FailureKind.BAD_OUTPUT, exc.detail) from None
 
-    async def _fetch(self, job: Job, outlet: Outlet, snapshot: Snapshot) -> list[Output]:
-        # Thousands of orders may end at once; what is fetched lies in memory, in the clear, until it is kept.
-        async with self._fetching[outlet.name]:
-            return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
+    async def _fetch(self, job: Job, outlet: Outlet, snapshot: Snapshot, *, has_handle: bool) -> list[Output]:
+        pause_s = STORE_AGAIN_S
+        while True:
+            try:
+                # Thousands of orders may end at once; what is fetched lies in memory, in the clear, until it is kept.
+                async with self._fetching[outlet.name]:
+                    return await self._results.keep_fetched(job, await _fetched(outlet, snapshot))
+            except Unavailable as exc:
+                if has_handle:
+                    raise  # whoever claims the job next asks for it
+                log.warning("output_not_kept", job_id=str(job.id), code=exc.code)
+            # It came with the answer to its order: nobody but us has it, and who claims the job next cannot ask for it.
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * SLOWER, SLOWEST_S)  # every try leaves custody rows, which settle has to close
 
     async def _failed(self, outlet: Outlet, attempt_id: UUID, failure: ProviderFailure) -> None:
         log.info("provider_failed", attempt=str(attempt_id), provider=outlet.name, code=failure.kind)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -129,10 +130,9 @@ class OutputResponse:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
-        output = self._answer.output
-        decryptor = await open_output(self._services, self._answer.job, output)
+        decryptor = await open_output(self._services, self._answer.job, self._answer.output)
         try:
-            async with aclosing(_pieces(self._services, output, decryptor, self._answer.span)) as pieces:
+            async with aclosing(_pieces(self._services, self._answer, decryptor)) as pieces:
                 yield pieces
         finally:
             decryptor.wipe()
@@ -147,32 +147,24 @@ class SealedResponse(OutputResponse):
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[AsyncGenerator[bytes, None]]:
-        async with aclosing(self._ciphertext()) as pieces:
+        answer, span = self._answer, self._answer.span
+        read = _read(self._services, answer.job, answer.output, self._blob, start=span.start, stop=span.stop)
+        async with aclosing(read) as pieces:
             yield pieces
-
-    async def _ciphertext(self) -> AsyncGenerator[bytes, None]:
-        span = self._answer.span
-        try:
-            async for piece in self._services.stores.blobs.read(self._blob, start=span.start, stop=span.stop):
-                yield piece
-        except FileNotFoundError as exc:
-            raise OutputGone from exc
 
 
 async def open_output(services: Services, job: Job, output: Output) -> RangeDecryptor:
-    """Open an output for reading; raise OutputLost when its key is no more, and OutputGone when it was destroyed."""
+    """Open an output for reading; raise OutputLost when nobody can any more, and OutputGone when it was destroyed."""
     keyholder = services.stores.keys.at(output.keyholder)
     key = bytearray(KEY_BYTES)
     try:
         is_same = await keyholder.hello() == output.incarnation
         if not is_same or await keyholder.open_into(output.key_id, key, fence=job.fence) is not OpenAnswer.OK:
-            await servable(services, job, output.n)  # a DELETE may have been faster
-            await services.stores.custody.output_lost(job.id, output.n)
-            raise OutputLost
+            await _lose(services, job, output.n)
         return RangeDecryptor(
             key,
             context=output.blob.encode(),
-            header=await _header(services, output),
+            header=await _header(services, job, output),
             ciphertext_length=ciphertext_bytes(output.size_bytes),
         )
     finally:
@@ -192,26 +184,41 @@ async def servable(services: Services, job: Job, n: int) -> Output:
     return output
 
 
-async def _header(services: Services, output: Output) -> bytes:
-    header = bytearray()
+async def _lose(services: Services, job: Job, n: int) -> NoReturn:
+    await servable(services, job, n)  # a DELETE may have been faster
+    await services.stores.custody.output_lost(job.id, n)
+    raise OutputLost
+
+
+async def _read(
+    services: Services, job: Job, output: Output, blob: str, *, start: int, stop: int
+) -> AsyncGenerator[bytes, None]:
     try:
-        async for chunk in services.stores.blobs.read(output.blob, start=0, stop=HEADER_BYTES):
-            header += chunk
-    except FileNotFoundError as exc:
-        raise OutputGone from exc
+        async for piece in services.stores.blobs.read(blob, start=start, stop=stop):
+            yield piece
+    except FileNotFoundError:
+        if blob != output.thumbnail:
+            await _lose(services, job, output.n)
+        await servable(services, job, output.n)
+        raise OutputNotFound("this output has no thumbnail") from None
+
+
+async def _header(services: Services, job: Job, output: Output) -> bytes:
+    header = bytearray()
+    async for chunk in _read(services, job, output, output.blob, start=0, stop=HEADER_BYTES):
+        header += chunk
     return bytes(header)
 
 
-async def _pieces(
-    services: Services, output: Output, decryptor: RangeDecryptor, span: Span
-) -> AsyncGenerator[bytes, None]:
+async def _pieces(services: Services, answer: Answer, decryptor: RangeDecryptor) -> AsyncGenerator[bytes, None]:
+    output, span = answer.output, answer.span
     length = ciphertext_bytes(output.size_bytes)
     begin, end = ciphertext_range(span.start, span.stop, length)
     plain = memoryview(bytearray(PIECE_BYTES))
     sealed = bytearray()
     at = span.start
     try:
-        async for chunk in services.stores.blobs.read(output.blob, start=begin, stop=end):
+        async for chunk in _read(services, answer.job, output, output.blob, start=begin, stop=end):
             sealed += chunk
             while at < span.stop:
                 stop = min(span.stop, (at // PIECE_BYTES + 1) * PIECE_BYTES)

@@ -96,9 +96,9 @@ class JobStore:
         """Queue running jobs whose owner is dead; each counts a crash, and the last one is give_up()'s."""
         return await self._many("rescue", [JobState.RUNNING], GRACE_S, BATCH, max_crashes)
 
-    async def give_up(self, owner: UUID, *, max_crashes: int) -> list[Job]:
+    async def give_up(self, owner: UUID, *, at_most: int, max_crashes: int) -> list[Job]:
         """Begin settling running jobs whose owner is dead, as so many were before."""
-        return await self._many("give_up", [JobState.RUNNING], GRACE_S, BATCH, max_crashes, owner, SETTLING_LEASE_S)
+        return await self._many("give_up", [JobState.RUNNING], GRACE_S, at_most, max_crashes, owner, SETTLING_LEASE_S)
 
     async def begin_settling(
         self, job: Job, outcome: Outcome, *, owner: UUID, code: str = "", outputs: Sequence[Output] = ()
@@ -117,13 +117,13 @@ class JobStore:
             *columns.of_wrapped_keys(outputs),
         )
 
-    async def overdue(self) -> list[Job]:
+    async def overdue(self, *, at_most: int) -> list[Job]:
         """Return undecided jobs past their deadline."""
-        return await self._many("overdue", BATCH)
+        return await self._many("overdue", at_most)
 
-    async def resume_settling(self, owner: UUID) -> list[Job]:
-        """Take over settling jobs whose settler died or gave up."""
-        return await self._many("resume_settling", owner, SETTLING_LEASE_S, BATCH)
+    async def resume_settling(self, owner: UUID, *, at_most: int) -> list[Job]:
+        """Take over settling jobs whose settler died or gave up, first those that have waited longest."""
+        return await self._many("resume_settling", owner, SETTLING_LEASE_S, at_most)
 
     async def postpone_settling(self, job: Job, *, delay_s: float) -> None:
         """Let somebody take the settling up again after `delay_s`."""
@@ -159,7 +159,7 @@ class JobStore:
         return await self._one("cut", job.id, owner, job.fence, SETTLING_LEASE_S)
 
     async def discard(self, job: Job) -> bool:
-        """Delete the row of an unfinished upload; False when a copy is open or the fence is stale."""
+        """Delete the row of an unfinished upload; False when a copy is open, a blob unswept or the fence stale."""
         return await self._database.row(SQL["discard"], job.id, job.fence) is not None
 
     async def set_progress(self, job: Job, progress: float) -> int | None:

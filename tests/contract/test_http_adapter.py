@@ -14,7 +14,7 @@ from providers.base import File, Handle, Part, Progress, Purge, Setup, Snapshot,
 from providers.failures import FailureKind, ProviderFailure
 from providers.http import Http
 from tests.contract.orders import FILE_NAME, failure_of, finish, order, picture, run
-from tests.emulators.base import LOST, Answer, Scripted, answer_json, running
+from tests.emulators.base import LOST, Answer, Scripted, answer_json, broken, limited, running
 from tests.emulators.forms import fields_of, files_in
 from tests.emulators.http import FORM, JOBS, KEY, NOW, SECRET, AcmeEmulator, changed, make, refusal
 from tests.reporters import Heard
@@ -188,6 +188,26 @@ async def test_a_result_may_lie_elsewhere(emulator: AcmeEmulator) -> None:
         await provider.warm()
         assert size_of(await run(provider, task("upscale"))) == (32, 24)
     assert len(emulator.requests("result")) == 1
+
+
+@pytest.mark.parametrize("fault", [LOST, limited(), broken(404), broken(503)])
+async def test_no_result_is_asked_for_inside_an_order(emulator: AcmeEmulator, fault: Scripted) -> None:
+    """An order that is answered as done stands whatever a question for its result comes to: polls ask it."""
+    elsewhere = msgspec.structs.replace(changed(JOBS, result_path="/v1/jobs/{id}/result"), output="")
+    emulator.polls_needed = 0
+    done = Scripted(answer=answer_json({"job": {"id": "job-1", "state": "finished"}}, 201), is_done_first=True)
+    emulator.next("order", done)
+    emulator.next("result", fault)
+    async with aclosing(make(emulator.url, upscale=elsewhere)) as provider:
+        await provider.warm()
+        heard = Heard()
+        snapshot = await provider.submit(task("upscale"), heard)
+        assert (snapshot.progress, snapshot.poll_after_s) == (Progress.RUNNING, 0.01)
+        assert heard.handle == Handle(id="job-1", operation="upscale")
+        assert not emulator.requests("result")
+        with pytest.raises(ProviderFailure):
+            await finish(provider, snapshot, heard)
+        assert size_of(await finish(provider, snapshot, heard)) == (32, 24)
 
 
 async def test_the_order_may_hold_the_end(provider: Http, emulator: AcmeEmulator) -> None:

@@ -13,7 +13,7 @@ POOL = "silent"
 
 
 async def test_a_ring_is_an_arq_job(services: Services) -> None:
-    """Payload, lifetime and queue are those of `enqueue_job`, so that stock arq takes it up; the score is by no clock."""
+    """Payload, lifetime and queue are those of `enqueue_job`, so that stock arq takes it up; its score is no time."""
     ours, theirs = uuid4(), uuid4()
     await services.bell.ring(ours, fence=3, pool=POOL)
     await services.redis.enqueue_job(

@@ -1,13 +1,14 @@
 """Erasure below HTTP: killed in the middle, stores and providers that are down, the laws, and the alarm."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from broker.api.operator import take_snapshot
-from broker.errors import BlobsUnavailable
+from broker.errors import BlobsUnavailable, UploadSuperseded
 from broker.log import capture_log
 from broker.metrics import render
 from broker.rights import Request, RequestStatus, Right, erasure_id
@@ -21,9 +22,9 @@ from tests.emulators.base import broken
 from tests.erasing import completed, finished, minted, queued
 from tests.integration.test_purges import large
 from tests.integration.test_sweep import hasty
-from tests.lifecycle import blobs, count, keys_held, rows_of, run_sql
+from tests.lifecycle import blobs, count, eventually, keys_held, rows_of, run_sql
 from tests.relay import emulated_replicate, ended, relaying, replicate, route, sent, waiting
-from tests.stack import keyholder_of
+from tests.stack import body_of, keyholder_of, submission, upload_bytes
 
 DUE = "UPDATE attempts SET purge_at = now() - interval '1 second' WHERE purge_at IS NOT NULL"
 TOLD = "INSERT INTO notifications (job_id, channel, target) SELECT id, 'webhook', 'https://app.example' FROM jobs"
@@ -122,6 +123,43 @@ async def test_a_silent_blob_store_leaves_what_nobody_can_open(
     await completed(services, user, settings)
     assert not blobs(settings)
     assert await count(settings, "jobs") == 0
+
+
+async def test_an_unfinished_upload_at_a_silent_store_keeps_its_user(
+    services: Services, user: NewUser, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies there is known of until it is deleted, and only then is the user said to be erased."""
+    keys = await keys_held(services)
+
+    async def silent(store: BlobStore, name: str) -> None:
+        raise BlobsUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "destroy", silent)
+        sending = asyncio.create_task(coming_in(services, user))
+        await eventually(lambda: count(settings, "jobs", "state = 'receiving'"))
+        erased = await services.erasure.ask(user.token, user.user_id)
+        with pytest.raises(UploadSuperseded):
+            await sending
+        await services.intake.aclose()
+    assert (erased.request.status, erased.request.destroyed_at) == (RequestStatus.IN_PROGRESS, None)
+    assert await count(settings, "users", f"id = '{user.user_id}'") == 1
+    (blob,) = [copy["ref"] for copy in await rows_of(settings, "SELECT ref FROM custody WHERE holder = 'blob'")]
+    await services.stores.blobs.put(blob, body_of(b"ciphertext"))
+
+    await services.sweep.records()
+    await completed(services, user, settings)
+    assert not blobs(settings)
+    assert await count(settings, "users", f"id = '{user.user_id}'") + await count(settings, "jobs") == 0
+    assert await keys_held(services) <= keys
+
+
+async def coming_in(services: Services, user: NewUser) -> None:
+    async def stalled() -> AsyncIterator[bytes]:
+        yield upload_bytes(200_000)
+        await asyncio.Event().wait()
+
+    await services.intake.submit(await submission(services, user_id=user.user_id, token=user.token), stalled())
 
 
 async def test_a_provider_that_is_down_holds_up_nothing_of_ours(

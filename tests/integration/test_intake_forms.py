@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from broker.errors import (
+    BlobsUnavailable,
     BrokerError,
+    JobNotFound,
     KeyholderUnavailable,
     StoreUnavailable,
     UnsupportedImage,
@@ -20,7 +22,9 @@ from broker.jobs import Job
 from broker.operations import Pictures
 from broker.services import Services
 from broker.settings import Settings
+from broker.store.blobs import BlobStore
 from broker.store.custody import CustodyStore
+from broker.submission import Submission
 from tests.forms import (
     again,
     delivered,
@@ -33,7 +37,7 @@ from tests.forms import (
     studio_settings,
     typed_submission,
 )
-from tests.lifecycle import blobs, count, eventually, is_empty, keys_held
+from tests.lifecycle import blobs, count, eventually, is_empty, keys_held, run_sql
 from tests.stack import body_of, keyholder_of, upload_bytes, watch_puts
 
 Body = Callable[[], AsyncIterator[bytes]]
@@ -227,6 +231,61 @@ async def test_a_process_without_lease_waits_for_no_store(
     answer.set()  # too late: the fence is another one
     await asyncio.sleep(0)
     assert await is_empty(services, settings, keys=keys)
+
+
+async def silent(store: BlobStore, name: str) -> None:
+    raise BlobsUnavailable
+
+
+async def undone_while_silent(services: Services, made: Submission) -> None:
+    """A form that broke off after its first picture, and as much as could be undone of it."""
+    with pytest.raises(UploadIncomplete):
+        await services.intake.deliver(made, await delivered(services, broken_off()))
+    await services.intake.aclose()
+
+
+async def test_what_a_silent_store_was_left_with_goes_when_it_is_back(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was typed and the first picture lie in a store that deletes nothing: rows know of them until they go."""
+    made, keys = await typed_submission(services), await keys_held(services)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "destroy", silent)
+        await undone_while_silent(services, made)
+        assert len(blobs(settings)) == 2
+        assert await keys_held(services) <= keys
+
+    await services.sweep.records()
+    assert blobs(settings) == []
+    await run_sql(settings, "UPDATE jobs SET settling_until = now() - interval '1 second'")
+    await services.sweep.once()
+
+    await eventually(lambda: is_empty(services, settings, keys=keys), within_s=5)
+
+
+async def test_an_id_is_free_while_a_silent_store_has_something_of_it(
+    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it is no job to whoever deletes it, and becomes one when it is sent again; only the old blobs go."""
+    made, keys = await typed_submission(services), await keys_held(services)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlobStore, "destroy", silent)
+        await undone_while_silent(services, made)
+        for _ in range(2):
+            left = await services.stores.jobs.find(made.user_id, made.public_id)
+            assert left is not None
+            assert (left.state, left.open_copies) == ("receiving", 0)
+            with pytest.raises(JobNotFound):
+                await services.cancellation.delete(left)
+        job, is_new = await send(services, again(made), upload_bytes(), upload_bytes())
+        assert (job.state, is_new, len(blobs(settings))) == ("queued", True, 5)
+
+    await services.sweep.records()
+    assert len(blobs(settings)) == 3
+    verdict = await services.cancellation.delete(job)
+    assert (verdict.job.state, blobs(settings)) == ("canceled", [])
+    assert await keys_held(services) <= keys
+    assert await services.stores.receipts.latest(job.id)
 
 
 async def test_every_blob_has_a_key_of_its_own(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ import pytest
 
 from broker.errors import StoreUnavailable
 from broker.jobs import Job
+from broker.rescue import AT_ONCE
 from broker.services import Services
 from broker.settings import Settings
+from broker.settle import Settler
 from broker.store.jobs import JobStore
 from tests.lifecycle import claimed_job, count, eventually, final, held, reread, run_sql
 from tests.stack import body_of, pretend_worker, queued_job, running_services, submission, upload_bytes
@@ -242,3 +244,30 @@ async def test_one_broken_job_holds_up_no_other(services: Services, settings: Se
 
     assert (await final(services, sound)).state == "expired"
     assert (await reread(services, broken)).state == "settling"
+
+
+async def test_no_more_is_taken_than_can_be_settled(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settling that hangs keeps what is beyond its room for others, and takes it up when there is room again."""
+    hanging = asyncio.Event()
+    settled: list[Job] = []
+
+    async def settle_or_postpone(job: Job) -> None:
+        settled.append(job)
+        await hanging.wait()
+
+    async with running_services(msgspec.structs.replace(settings, rescue_every_s=3600.0)) as quiet:
+        await pretend_worker(quiet)
+        jobs = [await queued_job(quiet) for _ in range(AT_ONCE + 4)]
+        stop = "settling_until = now() - interval '1 second', decided_at = now()"
+        monkeypatch.setattr(Settler, "settle_or_postpone", staticmethod(settle_or_postpone))
+        await run_sql(settings, f"UPDATE jobs SET state = 'settling', outcome = 'failed', {stop}")
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                await quiet.rescue.once(tasks)
+            await asyncio.sleep(0)
+            assert len(settled) == AT_ONCE
+            assert await count(settings, "jobs", "settling_until < now()") == 4
+            hanging.set()
+        async with asyncio.TaskGroup() as tasks:
+            await quiet.rescue.once(tasks)
+    assert {job.id for job in settled} == {job.id for job in jobs}

@@ -1,16 +1,22 @@
 """Data past its time goes by itself: outputs, records, idle users, unfinished uploads."""
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 import pytest
 
+from broker.errors import BlobsUnavailable
 from broker.jobs import Job
+from broker.log import capture_log
 from broker.services import Services
 from broker.settings import Settings
-from broker.store.blobs import BlobStore
+from broker.store.blobs import BlobStore, new_name
+from broker.store.jobs import BATCH
 from tests.lifecycle import blobs, claimed_job, count, eventually, hasty, keys_held, run_sql, settled
 from tests.rows import open_rows
-from tests.stack import pretend_worker, queued_job, running_services
+from tests.stack import body_of, pretend_worker, queued_job, running_services
 from workers.outputs import Made, keep_output
 
 
@@ -85,6 +91,66 @@ async def test_records_stay_while_something_is_left(services: Services, settings
     await hasty(services).records()  # deletes the blob that is not there, and with it the reason
 
     assert await count(settings, "jobs") == 1
+
+
+UNREADABLE = """
+INSERT INTO custody (job_id, domain, holder, what, ref, fence, closed_at, evidence)
+SELECT $1, 'ours', 'blob', 'upload', ref, 1, now(), 'unreadable' FROM unnest($2::text[]) AS ref
+"""
+UNSWEPT = "evidence = 'unreadable' AND swept_at IS NULL"
+
+
+@asynccontextmanager
+async def left_unreadable(settings: Settings, *, times: int) -> AsyncGenerator[Services]:
+    """So many blobs that a store which was silent did not delete, and their rows; nobody sweeps by himself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("broker.services.SWEEP_EVERY_S", 3600.0)
+        async with running_services(settings) as services:
+            await pretend_worker(services)
+            names, job = [new_name() for _ in range(times)], await queued_job(services)
+            await services.cancellation.delete(job)
+            for name in names:
+                await services.stores.blobs.put(name, body_of(b"ciphertext"))
+            await run_sql(settings, UNREADABLE, job.id, names)
+            assert len(blobs(settings)) == times
+            yield services
+
+
+async def test_a_store_that_was_silent_for_long_is_emptied_at_once(settings: Settings) -> None:
+    """More blobs than one statement lists are deleted in one pass."""
+    async with left_unreadable(settings, times=2 * BATCH + 20) as services:
+        await services.sweep.records()
+
+        assert blobs(settings) == []
+        assert await count(settings, "custody", UNSWEPT) == 0
+
+
+async def test_two_who_sweep_at_once_do_each_other_no_harm(settings: Settings) -> None:
+    """Both may delete the same blob and write the same row: neither fails, and nothing is left."""
+    async with left_unreadable(settings, times=BATCH) as services:
+        with capture_log() as lines:
+            await asyncio.gather(services.sweep.records(), hasty(services).records())
+
+        assert blobs(settings) == []
+        assert [line for line in map(str, lines) if "sweep_" in line] == []
+
+
+async def test_a_store_that_is_silent_again_is_left_alone(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one blob of a batch stays, the rest waits for the next pass."""
+    asked: list[str] = []
+
+    async def silent_to_all_but_one(store: BlobStore, name: str) -> None:
+        asked.append(name)
+        if len(asked) > 1:
+            raise BlobsUnavailable
+
+    async with left_unreadable(settings, times=3 * BATCH) as services:
+        with monkeypatch.context() as patch:
+            patch.setattr(BlobStore, "destroy", silent_to_all_but_one)
+            await services.sweep.records()
+
+        assert len(asked) == BATCH
+        assert await count(settings, "custody", UNSWEPT) == 3 * BATCH - 1
 
 
 async def test_live_jobs_have_no_age(services: Services, settings: Settings) -> None:

@@ -193,7 +193,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(target=snapshots, max_crashes=st.integers(1, 3))
     def rescue(self, max_crashes: int) -> MultipleResults[Job]:
         rescued = self._runner.run(self.rows.jobs.rescue(max_crashes=max_crashes))
-        given_up = self._runner.run(self.rows.jobs.give_up(self.broker, max_crashes=max_crashes))
+        given_up = self._runner.run(self.rows.jobs.give_up(self.broker, at_most=50, max_crashes=max_crashes))
         assert not {job.id for job in rescued} & {job.id for job in given_up}
         assert all(job.crashes < max_crashes for job in rescued)
         return multiple(*rescued, *given_up)
@@ -207,7 +207,7 @@ class JobMachine(RuleBasedStateMachine):
             await connection.execute(
                 "UPDATE jobs SET settling_until = now() - interval '1 second' WHERE settling_until > now()"
             )
-        settling = await self.rows.jobs.resume_settling(self.broker)
+        settling = await self.rows.jobs.resume_settling(self.broker, at_most=50)
         return settling + await self.rows.jobs.abandoned(self.broker)
 
     @rule(job=consumes(snapshots))

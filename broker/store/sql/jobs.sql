@@ -202,11 +202,13 @@ SELECT job.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s F
 
 -- name: abandoned
 -- Unfinished uploads whose broker died or whose time is up go to the caller, under a new fence, to be discarded; one
--- that somebody is discarding already, only when that takes too long.
+-- that somebody is discarding already, only when that takes too long; one that waits for its blob alone, once it is swept.
 WITH stale AS (
     SELECT jobs.id
     FROM jobs LEFT JOIN processes ON processes.id = jobs.owner
     WHERE jobs.state = 'receiving'
+      AND NOT (jobs.open_copies = 0 AND EXISTS (SELECT FROM custody WHERE custody.job_id = jobs.id
+                                                AND custody.evidence = 'unreadable' AND custody.swept_at IS NULL))
       AND (jobs.settling_until < now()
            OR (jobs.settling_until IS NULL
                AND (processes.id IS NULL OR processes.lease_until < now() - $2 * interval '1 second'
@@ -229,8 +231,11 @@ WHERE id = $1 AND fence = $3 AND state = 'receiving'
 RETURNING jobs.*, extract(epoch FROM finish_by - now())::float8 AS finish_within_s
 
 -- name: discard
--- Delete the row of an unfinished upload once no copy is open.
-DELETE FROM jobs WHERE id = $1 AND fence = $2 AND state = 'receiving' AND open_copies = 0 RETURNING id
+-- Delete the row of an unfinished upload once no copy is open, and no ciphertext lies in a store that was silent.
+DELETE FROM jobs
+WHERE id = $1 AND fence = $2 AND state = 'receiving' AND open_copies = 0
+  AND NOT EXISTS (SELECT FROM custody WHERE job_id = $1 AND evidence = 'unreadable' AND swept_at IS NULL)
+RETURNING id
 
 -- name: set_progress
 -- How far the attempt is, 0 to 1.
