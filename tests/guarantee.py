@@ -9,6 +9,7 @@ import msgspec
 
 from broker.forensics.findings import PrivacyReport
 from tests.measured import FOLDER, ROOT, Measured, measured
+from tests.phone import FINAL
 from tests.soak import Figures
 
 PLAN = ROOT / "tests" / "plan.toml"
@@ -139,7 +140,9 @@ def _soak(found: Measured) -> Cells:
     figures = msgspec.convert(found.figures, Figures)
     return {
         "minutes": figures.minutes,
-        "sent": sum(figures.jobs.values()),
+        "sent": f"{sum(figures.jobs.values()):,}",
+        "ended": f"{sum(count for status, count in figures.jobs.items() if status in FINAL):,}",
+        "receipts": f"{figures.receipts:,}",
         "struck": sum(figures.blows.values()),
         "violations": len(figures.violations),
         "availability": f"{figures.availability:.1%}",

@@ -1,7 +1,7 @@
 """One sentence for every way in which a job can end without a result; docs/errors.md lists them too."""
 
 FAILURES: dict[str, str] = {
-    "invalid_image": "The picture cannot be decoded, or is larger than this server takes.",
+    "invalid_image": "The picture cannot be decoded or is too large, or a provider refused it or a parameter.",
     "unsupported": "The operation cannot be done with this picture.",
     "bad_output": "The model made something that is not a clean picture; it was destroyed.",
     "key_lost": "The upload's key was lost with its keyholder, so that nobody can open it; send the picture again.",

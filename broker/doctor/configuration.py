@@ -20,7 +20,7 @@ from policies.registry import load_profile
 from policies.toml_file import ConfigInvalid
 
 # Read by the command line and by the guard, not by Settings.
-_OTHERS = frozenset({"LETHE_URL", "LETHE_TOKEN", GUARD_FD_VARIABLE})
+_OTHERS = frozenset({"LETHE_URL", "LETHE_TOKEN", "LETHE_OPERATOR_URL", GUARD_FD_VARIABLE})
 _SEED_BYTES = 32
 
 

@@ -4,8 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import obstore
 import pytest
 from arq.constants import (
     abort_jobs_ss,
@@ -17,13 +19,14 @@ from arq.constants import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
+from broker.doctor.stores import stores
 from broker.log import ALLOWED_KEYS
 from broker.metrics import Metrics
 from broker.notices.records import STORES
 from broker.notices.registry import Kept, registry
 from broker.queue import queue_name
 from broker.settings import Settings
-from broker.store.blobs import new_name
+from broker.store.blobs import BlobStore, new_name
 from policies.retention import Retention
 from tests.lifecycle import rows_of
 from tests.registry import PAGE, ROOT, is_blob_name, names, rendered
@@ -78,6 +81,27 @@ def test_a_blobs_name_has_a_form_that_is_listed() -> None:
     assert is_blob_name(new_name())
     assert is_blob_name(f"{new_name()}#1")
     assert not is_blob_name("IMG_1234.jpg")
+
+
+async def test_what_tries_the_store_leaves_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names by which a broker and `lethe doctor` try a store are listed, and nothing stays under them."""
+    written, put = list[str](), obstore.put_async
+
+    async def noted(store: Any, path: str, file: Any, **options: Any) -> Any:
+        written.append(path)
+        return await put(store, path, file, **options)
+
+    monkeypatch.setattr(obstore, "put_async", noted)
+    bucket = BlobStore("memory:///")
+    await bucket.keeps_versions()
+    async for _ in stores(msgspec.structs.replace(settings, blobs_url=f"file://{tmp_path}/blobs")):
+        pass
+    assert [name.partition("-")[0] for name in written] == ["posture", "doctor"]
+    assert all(is_blob_name(name) for name in written)
+    assert await bucket.marks("") == {}
+    assert list((tmp_path / "blobs").iterdir()) == []
 
 
 @pytest.mark.parametrize("kept", registry(), ids=lambda kept: kept.names[0])

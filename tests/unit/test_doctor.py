@@ -1,15 +1,20 @@
 """What the doctor concludes from what it reads; the reading itself is shown on real stores elsewhere."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import click
 import pytest
 
+from broker.cli import main
 from broker.doctor import machine, stores
 from broker.doctor.configuration import settings_of
 from broker.doctor.findings import Finding, Level
 from broker.store.blobs import versioned
 from broker.store.files import migrations
 
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 SWAPS = "Filename\tType\tSize\tUsed\tPriority\n"
 WHOLE = {
     "LETHE_POSTGRES_DSN": "x",
@@ -88,6 +93,31 @@ def test_a_misspelt_setting_is_named_with_the_right_one() -> None:
     settings, findings = settings_of({**WHOLE, "LETHE_LEASE": "3"})
     assert settings is not None
     assert (findings[0].level, findings[0].mend) == (Level.WARNING, "did you mean LETHE_LEASE_S?")
+
+
+def test_a_variable_that_a_command_reads_is_no_misspelt_setting() -> None:
+    """What an option falls back on is known to the doctor, and stands in docs/settings.md."""
+    names = set(variables_of(main))
+    assert {"LETHE_URL", "LETHE_TOKEN", "LETHE_OPERATOR_URL"} < names
+    settings, findings = settings_of({**dict.fromkeys(names, "x"), **WHOLE})
+    assert settings is not None
+    assert [finding.level for finding in findings] == [Level.OK]
+    page = PAGE.read_text()
+    assert [name for name in sorted(names) if f"| `{name}` |" not in page] == []
+
+
+def variables_of(command: click.Command) -> Iterator[str]:
+    for parameter in command.params:
+        match parameter.envvar:
+            case str(name):
+                yield name
+            case None:
+                pass
+            case several:
+                yield from several
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            yield from variables_of(part)
 
 
 def test_no_finding_shows_a_value() -> None:
