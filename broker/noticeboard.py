@@ -1,6 +1,7 @@
 """The notices of this deployment: announced when its settings change, and found again as facts."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -16,6 +17,8 @@ from policies.registry import Policies
 log = structlog.get_logger()
 
 AGAIN_S = 2.0
+VERSION = re.compile(r"[!-~]{1,64}")
+"""Whatever else is asked for, Postgres may refuse to look at."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +94,7 @@ class Noticeboard:
 
     async def find(self, version: str) -> Notice | None:
         """Return any version that there ever was."""
-        stored = await self._notices.find(version)
+        stored = await self._notices.find(version) if VERSION.fullmatch(version) else None
         return None if stored is None else _notice(stored)
 
     async def run(self) -> None:

@@ -37,6 +37,7 @@ log = structlog.get_logger()
 FETCH_AGAIN_S = (0.5, 2.0, 4.0, 8.0)
 """An output that was paid for is asked for again before it is given up."""
 FULL_AGAIN_S = 2.0
+MAX_OUTPUTS = 16
 FETCHES_PER_PICTURE = 4
 """How many outputs are under way from each provider for every picture that may be open: fetching is mostly waiting."""
 ORDER_AGAIN_S = (0.5, 2.0)
@@ -282,6 +283,8 @@ def _row(work: Work, outlet: Outlet, attempt_id: UUID, *, token: str, files: Seq
 
 
 async def _fetched(outlet: Outlet, snapshot: Snapshot) -> list[Fetched]:
+    if not 0 < len(snapshot.outputs) <= MAX_OUTPUTS:  # before what comes lies in memory
+        raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_count")
     fetched: list[Fetched] = []
     try:
         for output in snapshot.outputs:

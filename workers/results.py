@@ -21,7 +21,6 @@ from workers.sealing import THUMBNAIL_QUALITY, THUMBNAIL_SIDE, seal_output
 
 PASSING = frozenset({ImageFault.DECODER_KILLED, ImageFault.TIMEOUT})
 """May be no fault of the picture: it is paid for, and cleaned once more before another is ordered."""
-MAX_OUTPUTS = 16
 RGBA = 4
 
 
@@ -50,8 +49,6 @@ class Results:
         with Plaintext() as plaintext:
             for file in fetched:
                 plaintext.keep(file.fd)
-            if not 0 < len(fetched) <= MAX_OUTPUTS:
-                raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_count")
             try:
                 return [await self._keep_file(job, file, plaintext, n=n) for n, file in enumerate(fetched)]
             except (InvalidImage, EncodingFailed) as exc:

@@ -46,8 +46,9 @@ def struct_in(data: bytearray, kind: type[T], *, form: str) -> T:
     """Decode a struct that is whole; raise InvalidParameter, which says what it should be, and never what it was."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as exc:
-        raise InvalidParameter(form) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError):  # may hold the body, so that it is no cause of what is raised
+        pass
+    raise InvalidParameter(form)
 
 
 def object_in(data: bytearray, *, names: frozenset[str]) -> dict[str, object]:

@@ -47,7 +47,7 @@ def read_breach(data: bytearray, *, now: datetime) -> NewBreachView:
     """Read a breach; raise InvalidParameter that says what is wrong."""
     try:
         new = msgspec.json.decode(data, type=NewBreachView)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidParameter(f"not a breach: {exc}") from exc
     if any(at is not None and at.tzinfo is None for at in (new.aware_at, new.since, new.until)):
         raise InvalidParameter("a time needs its zone: 2026-11-26T12:00:00Z")

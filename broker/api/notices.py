@@ -14,8 +14,6 @@ from broker.noticeboard import Notice, Shown
 from broker.notices.sections import Section, sections_of
 from broker.notices.texts import DEFAULT, LANGUAGES, Texts, texts_in
 
-MAX_VERSION_CHARS = 64
-
 
 class NoticePurposeView(msgspec.Struct, frozen=True, kw_only=True):
     """Something that users are asked to agree to; without what `is_required` no job is taken in."""
@@ -63,7 +61,7 @@ async def get_notice(request: HttpRequest, services: Wired) -> Response[bytes] |
     version = request.query_params.get("version")
     shown = await services.noticeboard.shown()
     if version is not None:
-        found = await services.noticeboard.find(version) if 0 < len(version) <= MAX_VERSION_CHARS else None
+        found = await services.noticeboard.find(version)
         if found is None:
             raise UnknownNotice(pointer="#/parameters/version")
         shown = Shown(current=found, next=None)

@@ -86,7 +86,7 @@ async def test_a_version_can_be_read_again(api: Api, settings: Settings) -> None
     assert "1 day after the job" in words(
         (await api.http.get(f"{NOTICE}?version=2020-01-01.abcdef01")).json()["current"]
     )
-    for unknown in ("2020-01-01.other", "", "x" * 500):
+    for unknown in ("2020-01-01.other", "", "x" * 500, "\0"):
         answer = await api.http.get(NOTICE, params={"version": unknown})
         assert (answer.status_code, answer.json()["code"]) == (422, "unknown_notice")
         assert answer.json()["errors"][0]["pointer"] == "#/parameters/version"

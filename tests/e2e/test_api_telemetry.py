@@ -40,5 +40,9 @@ async def test_what_is_not_on_the_list_is_refused(api: Api, report: Any) -> None
 async def test_a_report_is_small_json(api: Api) -> None:
     """Another kind of body is 415, a large one 413."""
     assert (await api.http.post("/v1/telemetry", content=b"x=1")).status_code == 415
+    no_text = await api.http.post(
+        "/v1/telemetry", content=b'{"event":"\xff","platform":"ios"}', headers={"content-type": "application/json"}
+    )
+    assert (no_text.status_code, no_text.json()["code"]) == (422, "invalid_parameter")
     large = {"event": "crash", "platform": "ios", "trace": "x" * 20_000}
     assert (await api.http.post("/v1/telemetry", json=large)).status_code == 413

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import gc
+import gzip
 import io
 import socket
 import time
@@ -181,6 +182,22 @@ async def test_an_answer_without_end_is_cut_off(
     for failure in (await failed_order(client), await failed_ask(client)):
         assert (failure.kind, failure.detail) == (FailureKind.BAD_OUTPUT, "answer_too_long")
         assert not failure.is_unsent
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "zstd", "br"])
+async def test_an_answer_that_may_unfold_without_end_is_not_read(
+    server: Plain, client: httpx.AsyncClient, coding: str
+) -> None:
+    """Of codings in each other a few bytes make gigabytes before their length is known; one is undone."""
+    plain = bytes(1 << 20)
+    twice = gzip.compress(gzip.compress(plain))
+    server.answers(
+        Answer(body=gzip.compress(plain), headers={"content-encoding": "gzip"}),
+        Answer(body=twice, headers={"content-encoding": coding}),
+    )
+    assert (await calls.ask(client, "GET", "/poll")).body == plain
+    failure = await failed_ask(client)
+    assert (failure.kind, failure.detail) == (FailureKind.BAD_OUTPUT, "answer_encoded")
 
 
 async def test_a_connection_that_was_closed_meanwhile_costs_no_order() -> None:

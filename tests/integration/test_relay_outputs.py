@@ -174,6 +174,18 @@ async def test_an_answer_that_holds_no_clean_picture(
     assert found == dict.fromkeys(CONTENTS, REFUSED[case.name])
 
 
+async def test_more_outputs_than_there_may_be_are_not_fetched(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them would lie in memory before somebody counted."""
+    case = next(case for case in CASES if case.name == "replicate")
+    async with theatre(case, settings, tmp_path, monkeypatch) as at:
+        emulator = at.stage.renew()
+        emulator.ending = {"output": [f"{emulator.url}/pbxt/any/out-0.png"] * (outside.MAX_OUTPUTS + 1)}
+        assert await at.end(await sent(at.services)) == REFUSED["replicate"]
+        assert emulator.requests("output") == []
+
+
 @pytest.mark.parametrize("name", ["replicate", "openai_images"])
 async def test_a_decoder_that_is_killed_orders_nothing_twice(
     name: str, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
