@@ -10,7 +10,7 @@ import functools
 import ssl
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 CONNECT_S = 5.0
 MAX_REPLY_BYTES = 64 << 20
 """An answer may hold several pictures in base64."""
+CODINGS = frozenset({"identity", "gzip", "deflate"})
 MAX_AFTER_S = 3600.0
 
 _UNSENT = (
@@ -59,11 +60,15 @@ KINDS: dict[int, FailureKind] = {
 """What a status means where an adapter does not know better; other 4xx are UNSUPPORTED, other 5xx PROVIDER_ERROR."""
 
 ORDER_KINDS: dict[int, FailureKind] = {
+    303: FailureKind.UNCERTAIN,  # it was taken, and its answer lies elsewhere
     404: FailureKind.UNSUPPORTED,  # no such model, or no such call: nothing was looked up yet
-    504: FailureKind.UNCERTAIN,  # what stands in front gave up on an order that may have arrived
-    524: FailureKind.UNCERTAIN,
+    # What stands in front gave up on an order that may have arrived, or lost the connection that it went through.
+    **dict.fromkeys((502, 504, 520, 524), FailureKind.UNCERTAIN),
 }
 """What a status means as the answer to an order, where that differs from KINDS; each adapter asks for it itself."""
+
+OF_ORDER = frozenset({FailureKind.LOST, FailureKind.INVALID_INPUT, FailureKind.CONTENT_REJECTED})
+"""What an error answer to a question may say of the order itself; any other is about the question."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,13 +146,26 @@ def decoded(reply: Reply, into: type[T], *, is_order: bool = False) -> T:
         raise ProviderFailure(kind, "unreadable_answer", is_unanswered=not is_order) from None
 
 
-def refused(reply: Reply, kind: FailureKind | None = None, *, detail: str = "") -> ProviderFailure:
-    """Make the failure of an answer that is no success: by its status, unless the adapter knows its kind."""
+def refused(
+    reply: Reply,
+    kind: FailureKind | None = None,
+    *,
+    detail: str = "",
+    believed: Collection[FailureKind] | None = None,
+) -> ProviderFailure:
+    """
+    Make the failure of an answer that is no success: by its status, unless the adapter knows its kind.
+
+    `believed` are the kinds that end the order which was asked about; unless given, any that the adapter knows, and
+    by its status OF_ORDER.
+    """
+    is_known = kind is not None and believed is None
+    kind = kind or kind_of(reply.status)
     return ProviderFailure(
-        kind or kind_of(reply.status),
+        kind,
         detail or f"status_{reply.status}",
         after_s=reply.after_s(),
-        is_unanswered=kind is None and reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR,
+        is_unanswered=not is_known and kind not in (OF_ORDER if believed is None else believed),
     )
 
 
@@ -193,6 +211,9 @@ async def _whole(answer: httpx.Response) -> Reply:
 
 
 async def _read(answer: httpx.Response) -> bytes:
+    # httpx undoes as many codings as are named, without a bound: each makes a thousand bytes of one.
+    if answer.headers.get("content-encoding", "identity").strip().lower() not in CODINGS:
+        raise ProviderFailure(FailureKind.BAD_OUTPUT, "answer_encoded")
     body = bytearray()
     async for chunk in answer.aiter_bytes():
         body += chunk

@@ -38,6 +38,7 @@ from providers.base import (
 )
 from providers.calls import Reply
 from providers.failures import FailureKind, ProviderFailure
+from providers.fal_cdn import is_served, watcher
 from providers.fal_errors import KINDS, refused, told_by
 from providers.pictures import data_uri, files_of
 from providers.templates import check_template, model_for, outputs_of, picture_values, pointed, render, wants_picture
@@ -113,8 +114,7 @@ class Fal:
         self._setup = setup
         self._options = msgspec.convert(dict(setup.options), Options)
         self._http = calls.make_client(setup, headers={"Authorization": f"Key {setup.secret}"})
-        # For links to outputs: without the key.
-        self._bare = calls.make_client(setup)
+        self._cdn = watcher(setup, self._options.cdn_host)
 
     async def warm(self) -> None:
         """Check the models' names and inputs; what is wrong is named by its operation."""
@@ -149,7 +149,7 @@ class Fal:
         model = self._setup.models.get(handle.operation, Model())
         reply = await self._ask("GET", self._own(handle, "status"))
         if not reply.is_ok:
-            raise refused(reply)
+            raise refused(reply, believed=calls.OF_ORDER)  # the result's own errors stand in the result
         status = calls.decoded(reply, _Status)
         if status.status == "IN_QUEUE":
             return Snapshot(progress=Progress.QUEUED)
@@ -175,9 +175,11 @@ class Fal:
         if not reply.is_ok and calls.kind_of(reply.status) is not FailureKind.LOST:
             raise refused(reply)
         links = calls.decoded(reply, _Deleted).cdn_delete_results if reply.is_ok and reply.body else ()
-        if await self._has_result(handle) or any([await self._is_served(link.link) for link in links]):
+        seen = [link for link in links if self._is_on_cdn(link.link)]
+        if await self._has_result(handle) or any([await self._is_served(link.link) for link in seen]):
             return Purge(still_served=frozenset({Part.OUTPUT}))
-        if any(link.exception is not None for link in links):
+        # Asked again after an answer that was lost, it knows nothing more, and names no output to look at.
+        if not reply.is_ok or len(seen) < len(links) or any(link.exception is not None for link in links):
             return Purge(deleted=frozenset({Part.UPLOAD}))
         return Purge(deleted=frozenset({Part.UPLOAD, Part.OUTPUT}))
 
@@ -191,7 +193,7 @@ class Fal:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await asyncio.gather(self._http.aclose(), self._bare.aclose())
+        await asyncio.gather(self._http.aclose(), self._cdn.aclose())
 
     async def _result(self, handle: Handle, model: Model, status: _Status) -> tuple[Output, ...]:
         reply = await self._ask("GET", self._own(handle, "result"))
@@ -211,20 +213,20 @@ class Fal:
         path = f"{self._options.platform_url}/storage/files/sign"
         reply = await self._ask("POST", path, params={"url": url}, json={"expiration_seconds": SIGNED_S})
         if not reply.is_ok:
-            raise calls.refused(reply, detail=f"sign_status_{reply.status}")
+            raise calls.refused(reply, detail=f"sign_status_{reply.status}", believed=())
         return calls.decoded(reply, _Signed).signed_url
 
     async def _is_served(self, link: str) -> bool:
-        if not self._is_on_cdn(link):
-            return False
+        """Whether it can be read at the CDN; raises where that was not seen: an answer cannot send us elsewhere."""
         try:
             readable = await self._readable(link)
         except ProviderFailure as failure:
             if failure.kind is FailureKind.LOST:
                 return False
             raise
-        reply = await calls.ask(self._bare, "GET", readable, headers={"Range": "bytes=0-0"})
-        return reply.is_ok
+        if not self._is_on_cdn(readable):
+            raise ProviderFailure(FailureKind.BAD_OUTPUT, "output_host")
+        return await is_served(self._cdn, readable)
 
     async def _has_result(self, handle: Handle) -> bool:
         reply = await self._ask("GET", self._own(handle, "result"))

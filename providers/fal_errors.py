@@ -1,5 +1,7 @@
 """What fal says of errors and cancels, and the failures that come of it; the vocabulary of the adapter in fal.py."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from providers import calls
@@ -39,22 +41,31 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refused(
-    reply: Reply, kind: FailureKind | None = None, *, hint: str = "", is_result: bool = False
+    reply: Reply,
+    kind: FailureKind | None = None,
+    *,
+    hint: str = "",
+    is_result: bool = False,
+    believed: Collection[FailureKind] | None = None,
 ) -> ProviderFailure:
-    """Make the failure of an error answer from fal's own name of it, which is told only where it is a known one."""
+    """
+    Make the failure of an error answer from fal's own name of it, which is told only where it is a known one.
+
+    `believed` as in calls.refused.
+    """
     told = told_by(reply)
     details = told.detail if isinstance(told.detail, tuple) else ()
     names = (reply.headers.get("x-fal-error-type", ""), told.error_type, *(one.type for one in details), hint)
     name = next((name for name in names if name in KINDS), "")
     if name:
-        return calls.refused(reply, KINDS[name], detail=name)
+        return calls.refused(reply, KINDS[name], detail=name, believed=believed)
     if isinstance(told.detail, str) and "exhausted balance" in told.detail.lower():
-        return calls.refused(reply, FailureKind.PAYMENT)
+        return calls.refused(reply, FailureKind.PAYMENT, believed=believed)
     if reply.status == CLIENT_CLOSED:
-        return calls.refused(reply, FailureKind.CANCELED)
+        return calls.refused(reply, FailureKind.CANCELED, believed=believed)
     # What speaks of itself is the model's own error; a bare one comes from a gateway, and says nothing of the attempt.
     is_own = is_result and told.detail is not None
-    return calls.refused(reply, kind or (calls.kind_of(reply.status) if is_own else None))
+    return calls.refused(reply, kind or (calls.kind_of(reply.status) if is_own else None), believed=believed)
 
 
 def told_by(reply: Reply) -> Told:

@@ -36,6 +36,7 @@ What such a provider keeps cannot be known here: 30 days are assumed, unless the
 """
 
 import re
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 from urllib.parse import quote
@@ -71,6 +72,7 @@ _MAX_POLL_AFTER_S = 10.0
 _GONE = frozenset({404, 410})
 _TOO_LATE = frozenset({400, 404, 409, 410, 422})
 _ORDER_KINDS = {**calls.ORDER_KINDS, 410: FailureKind.UNSUPPORTED}
+_OF_RESULT = calls.OF_ORDER - {FailureKind.LOST}  # of a job that is there, and done
 _ID = re.compile(r"[!-~]{1,200}")
 
 
@@ -129,7 +131,7 @@ class Http:
         endpoint = self._configured(handle.operation)[1]
         reply = await self._ask(handle, endpoint.poll_path)
         if not reply.is_ok:
-            raise _refusal(reply, endpoint)
+            raise _refusal(reply, endpoint, believed=calls.OF_ORDER)
         return await self._standing(reply, handle)
 
     async def cancel(self, handle: Handle) -> bool:
@@ -187,7 +189,7 @@ class Http:
         if endpoint.result_path:
             reply = await self._ask(handle, endpoint.result_path)
             if not reply.is_ok:
-                raise _refusal(reply, endpoint)
+                raise _refusal(reply, endpoint, believed=_OF_RESULT)
         return Snapshot(progress=progress, outputs=_outputs(reply, model))
 
 
@@ -277,8 +279,10 @@ def _outputs(reply: Reply, model: Model, *, is_order: bool = False) -> tuple[Out
     return outputs_of(pointed(document, model.output))
 
 
-def _refusal(reply: Reply, endpoint: Endpoint, kind: FailureKind | None = None) -> ProviderFailure:
-    return calls.refused(reply, _kind_in_words(reply, endpoint) or kind)
+def _refusal(
+    reply: Reply, endpoint: Endpoint, kind: FailureKind | None = None, believed: Collection[FailureKind] | None = None
+) -> ProviderFailure:
+    return calls.refused(reply, _kind_in_words(reply, endpoint) or kind, believed=believed)
 
 
 def _kind_in_words(reply: Reply, endpoint: Endpoint) -> FailureKind | None:

@@ -7,7 +7,8 @@ classes of replies (a prediction that is `aborted` makes them raise), its output
 wherever they lead), its upload (no time limit; an answer that lacks one field loses the id of the file).
 
 What Replicate keeps: predictions with their inputs and outputs for one hour, whoever asks. Pictures up to 256 KB go
-inside the order; larger ones are uploaded, reported before the order, and deleted in purge (by themselves after a day).
+inside the order; where one is larger all are uploaded, reported before the order, and deleted in purge (by themselves
+after a day: so does one whose upload was not answered, of which purge therefore never says that it is gone).
 """
 
 import asyncio
@@ -45,6 +46,7 @@ from providers.templates import check_template, model_for, outputs_of, picture_v
 
 INLINE_BYTES = 256_000
 """How long a picture may be as a data URI."""
+UNTOLD = ""  # in a handle: an upload that may be there, under an id that was never heard
 PATIENCE_S = 2.0
 ASK_S = 10.0  # the transport's own repetitions included
 MIN_CANCEL_AFTER_S = 5
@@ -55,6 +57,7 @@ _MODEL = re.compile(rf"(?P<deployment>deployment:)?(?P<name>{_OWNED})|(?:{_OWNED
 _PERCENT = re.compile(r"^\s*(\d{1,3})%\s*\|", re.MULTILINE)
 _CODE = re.compile(r"\bE\d{3,4}\b")
 _MODERATED = re.compile(r"nsfw|flagged as sensitive|\bE005\b|content policy|safety (?:checker|system)", re.IGNORECASE)
+_UNANSWERED = frozenset(map(FailureKind, ("network", "provider_error", "overloaded", "timeout", "bad_output")))
 # Out of memory: too large here, perhaps not elsewhere. Did not start in time.
 _CODES = {"E1001": FailureKind.UNSUPPORTED, "E6716": FailureKind.TIMEOUT}
 
@@ -135,11 +138,8 @@ class Replicate:
     async def poll(self, handle: Handle) -> Snapshot:
         """Get the prediction."""
         if not handle.id:
-            # A file was uploaded; whether the order followed, nobody knows.
-            raise ProviderFailure(FailureKind.UNCERTAIN, "no_id")
+            raise ProviderFailure(FailureKind.UNCERTAIN, "no_id")  # whether an order followed an upload, nobody knows
         reply = await self._ask("GET", f"/v1/predictions/{quote(handle.id, safe='')}")
-        if not reply.is_ok:
-            raise _refused(reply)
         prediction = calls.decoded(reply, _Prediction)
         return _snapshot(prediction, self._models.get(handle.operation, Model()))
 
@@ -147,12 +147,8 @@ class Replicate:
         """Cancel the prediction; one that ended is returned as it is."""
         if not handle.id:
             return False
-        reply = await self._ask("POST", f"/v1/predictions/{quote(handle.id, safe='')}/cancel")
-        if calls.kind_of(reply.status) is FailureKind.LOST:
-            return False
-        if not reply.is_ok:
-            raise _refused(reply)
-        return calls.decoded(reply, _Prediction).status in _TERMINAL
+        reply = await self._ask("POST", f"/v1/predictions/{quote(handle.id, safe='')}/cancel", may_be_lost=True)
+        return reply.is_ok and calls.decoded(reply, _Prediction).status in _TERMINAL
 
     async def purge(self, handle: Handle) -> Purge:
         """Delete the uploaded files and look for them; predictions cannot be deleted, they end by themselves."""
@@ -165,9 +161,7 @@ class Replicate:
 
     async def healthy(self) -> None:
         """Ask who we are."""
-        reply = await self._ask("GET", "/v1/account")
-        if not reply.is_ok:
-            raise _refused(reply)
+        await self._ask("GET", "/v1/account")
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -175,9 +169,12 @@ class Replicate:
 
     async def _order(self, task: Task, model: Model, reporter: Reporter, *, uploads: list[str]) -> Snapshot:
         path, body = _address(model)
-        given: list[str | None] = [
-            await self._give(picture, task, reporter, uploads=uploads) if wants_picture(model.input, n) else None
-            for n, picture in enumerate(files_of(task), 1)
+        pictures = [picture if wants_picture(model.input, n) else None for n, picture in enumerate(files_of(task), 1)]
+        # All inside or none: a prediction cannot be deleted, and purge speaks of the pictures as one.
+        is_inside = all((picture.size_bytes + 2) // 3 * 4 <= INLINE_BYTES for picture in pictures if picture)
+        given = [
+            picture and (data_uri(picture) if is_inside else await self._upload(picture, task, reporter, uploads))
+            for picture in pictures
         ]
         body["input"] = render(model.input, {**task.parameters, **picture_values(given), "attempt": task.attempt})
         if task.hook_url:
@@ -190,30 +187,39 @@ class Replicate:
         await reporter.accepted(Handle(id=prediction.id, operation=task.operation, uploads=tuple(uploads)))
         return _snapshot(prediction, model)
 
-    async def _give(self, picture: File, task: Task, reporter: Reporter, *, uploads: list[str]) -> str:
-        """Return what stands for a picture in an input: itself, or the address of an upload that was reported."""
-        if (picture.size_bytes + 2) // 3 * 4 <= INLINE_BYTES:
-            return data_uri(picture)
-        # Not an order: nothing is paid, so that a lost answer may be followed by another try.
+    async def _upload(self, picture: File, task: Task, reporter: Reporter, uploads: list[str]) -> str:
+        """Upload a picture, report it, and return its address."""
         content = (file_name(picture, len(uploads) + 1), read(picture), picture.media_type)
-        reply = await calls.ask(self._http, "POST", "/v1/files", files={"content": content}, within_s=task.deadline_s)
-        if not reply.is_ok:
-            raise _refused(reply)
-        uploaded = calls.decoded(reply, _Uploaded)
-        uploads.append(uploaded.id)
+        uploads.append(UNTOLD)
+        if len(uploads) > 1:
+            # Else who dies here leaves a handle whose purge speaks for this file too, by the others alone.
+            await reporter.accepted(Handle(id="", operation=task.operation, uploads=tuple(uploads)))
+        try:
+            # Not an order: nothing is paid, so that a lost answer may be followed by another try.
+            reply = await self._ask("POST", "/v1/files", files={"content": content}, within_s=task.deadline_s)
+            uploaded = calls.decoded(reply, _Uploaded)
+        except ProviderFailure as failure:
+            if failure.is_unsent or failure.kind not in _UNANSWERED:
+                uploads.pop()
+            if uploads:
+                await reporter.accepted(Handle(id="", operation=task.operation, uploads=tuple(uploads)))
+            raise
+        uploads[-1] = uploaded.id
         await reporter.accepted(Handle(id="", operation=task.operation, uploads=tuple(uploads)))
         return uploaded.urls.get("get") or f"{self._http.base_url}v1/files/{quote(uploaded.id, safe='')}"
 
     async def _is_served_after_delete(self, upload: str) -> bool:
+        if upload == UNTOLD:
+            return True  # by all that is known: it can be neither deleted nor looked for
         path = f"/v1/files/{quote(upload, safe='')}"
-        for method in ("DELETE", "GET"):
-            reply = await self._ask(method, path)
-            if not reply.is_ok and calls.kind_of(reply.status) is not FailureKind.LOST:
-                raise _refused(reply)
-        return reply.is_ok
+        await self._ask("DELETE", path, may_be_lost=True)
+        return (await self._ask("GET", path, may_be_lost=True)).is_ok
 
-    async def _ask(self, method: str, path: str) -> Reply:
-        return await calls.ask(self._http, method, path, within_s=min(self._timeout_s, ASK_S))
+    async def _ask(self, method: str, path: str, *, may_be_lost: bool = False, **content: Any) -> Reply:
+        reply = await calls.ask(self._http, method, path, **{"within_s": min(self._timeout_s, ASK_S), **content})
+        if reply.is_ok or (may_be_lost and calls.kind_of(reply.status) is FailureKind.LOST):
+            return reply
+        raise _refused(reply)
 
 
 def _client(setup: Setup) -> httpx.AsyncClient:
@@ -252,8 +258,7 @@ def _snapshot(prediction: _Prediction, model: Model) -> Snapshot:
         case "succeeded":
             if prediction.data_removed:
                 raise ProviderFailure(FailureKind.LOST, "data_removed", cost_usd=cost_usd)
-            found = pointed({"output": prediction.output}, model.output or "/output")
-            outputs = outputs_of(found)
+            outputs = outputs_of(pointed({"output": prediction.output}, model.output or "/output"))
             return Snapshot(progress=Progress.SUCCEEDED, outputs=outputs, cost_usd=cost_usd, model_s=model_s)
         case "failed" | "canceled" | "aborted":
             kind, detail = _ending(prediction)
@@ -270,8 +275,7 @@ def _ending(prediction: _Prediction) -> tuple[FailureKind, str]:
     if prediction.status == "canceled":
         return FailureKind.CANCELED, "canceled"
     error = str(prediction.error or "")
-    codes = _CODE.findall(error)
-    code = codes[-1] if codes else "failed"
+    code = (_CODE.findall(error) or ["failed"])[-1]
     if _MODERATED.search(error):
         return FailureKind.CONTENT_REJECTED, code
     return _CODES.get(code, FailureKind.PROVIDER_ERROR), code

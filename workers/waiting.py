@@ -24,7 +24,7 @@ PATIENT = frozenset({FailureKind.NETWORK, FailureKind.RATE_LIMITED})
 TURNED_AWAY = frozenset({FailureKind.AUTH, FailureKind.PAYMENT})
 """We are not answered any more: the order may be done and paid for all the same."""
 BELIEVED_AFTER = 4
-"""So often a provider may answer a question with a server error before nobody knows what became of the order."""
+"""So often a provider may answer a question with an error before nobody knows what became of the order."""
 STORE_AGAIN_S = 0.5
 PROGRESS_EVERY_S = 2.0
 

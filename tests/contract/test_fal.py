@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from providers.base import Handle, Model, Part, Purge
+from providers.base import Handle, Model, Part
 from providers.calls import trust
 from providers.failures import FailureKind, ProviderFailure
 from providers.fal import KEPT_S, Fal
@@ -129,58 +129,6 @@ async def test_addresses_are_made_from_the_app(model: str, app: str, emulator: F
         assert heard.handle.data["status"] == f"{emulator.url}/{app}/requests/{heard.handle.id}/status"
 
 
-async def test_purge_deletes_and_looks(fal: Fal, emulator: FalEmulator) -> None:
-    """Payloads and outputs are deleted and seen absent; records of the request are not claimed."""
-    handle = await finished(fal)
-    assert await fal.purge(handle) == Purge(deleted=UPLOAD | OUTPUT)
-    assert not emulator.files
-    assert await fal.purge(handle) == Purge(deleted=UPLOAD | OUTPUT)
-
-
-async def test_a_result_that_outlives_its_delete_is_told(fal: Fal, emulator: FalEmulator) -> None:
-    """A delete that answers 200 while the result is served closes nothing."""
-    handle = await finished(fal)
-    emulator.is_keeping_results = True
-    assert await fal.purge(handle) == Purge(still_served=OUTPUT)
-
-
-async def test_a_file_that_outlives_its_delete_is_told(fal: Fal, emulator: FalEmulator) -> None:
-    """The very file is looked for on the CDN, through a signed link, without the key."""
-    handle = await finished(fal)
-    emulator.is_keeping_files = True
-    assert await fal.purge(handle) == Purge(still_served=OUTPUT)
-    assert all("authorization" not in seen.headers for seen in emulator.requests("output"))
-    assert emulator.requests("output")
-
-
-async def test_a_file_that_could_not_be_deleted_is_not_claimed(fal: Fal, emulator: FalEmulator) -> None:
-    """An exception beside one file means that the output is not deleted."""
-    handle = await finished(fal)
-    emulator.delete_exception = "permission denied"
-    assert Part.OUTPUT not in (await fal.purge(handle)).deleted
-
-
-async def test_a_link_to_anywhere_is_not_looked_at(fal: Fal, emulator: FalEmulator) -> None:
-    """What fal names as an output is fetched from its CDN only: an answer cannot send us elsewhere."""
-    handle = await finished(fal)
-    stranger = Emulator()
-    with running(stranger):
-        link = {"link": stranger.url.replace("127.0.0.1", "localhost"), "exception": None}
-        emulator.store.clear()
-        emulator.next("delete", Scripted(answer=answer_json({"cdn_delete_results": [link]})))
-        await fal.purge(handle)
-        assert stranger.seen == []
-
-
-async def test_a_key_that_may_not_delete_is_told(fal: Fal, emulator: FalEmulator) -> None:
-    """Deletes need admin scope; without it purge fails, and is not taken for done."""
-    handle = await finished(fal)
-    emulator.next("delete", Scripted(answer=answer_json({"error": {"type": "authorization_error"}}, 403)))
-    with pytest.raises(ProviderFailure) as caught:
-        await fal.purge(handle)
-    assert caught.value.kind is FailureKind.AUTH
-
-
 async def test_cancel_believes_only_what_surely_stopped(fal: Fal, emulator: FalEmulator) -> None:
     """OK and ALREADY_COMPLETED stopped; CANCELLATION_REQUESTED and NOT_FOUND did not surely."""
     heard = Heard()
@@ -242,6 +190,41 @@ async def test_a_gateway_says_nothing_of_the_attempt(fal: Fal, emulator: FalEmul
         await finish(fal, snapshot, heard)
     assert caught.value.is_unanswered
     assert (await finish(fal, snapshot, heard)).outputs
+
+
+@pytest.mark.parametrize(
+    ("route", "answer"),
+    [
+        ("status", answer_json({"detail": TOLD}, 500, X_Fal_Error_Type="internal_error")),
+        ("status", answer_json({"detail": TOLD, "error_type": "runner_disconnected"}, 503)),
+        ("status", answer_json({"detail": TOLD}, 499)),
+        ("status", Answer(status=408)),
+        ("sign", answer_json({"error": {"type": "not_found"}}, 404)),
+        ("sign", answer_json({"error": {"type": "bad_request"}}, 400)),
+    ],
+)
+async def test_a_question_that_fails_leaves_the_attempt_as_it_was(
+    route: str, answer: Answer, fal: Fal, emulator: FalEmulator
+) -> None:
+    """A named error at the status, or a link that is not signed yet, is about the question: the next one finds it."""
+    heard = Heard()
+    snapshot = await fal.submit(task(CASE), heard)
+    emulator.next(route, Scripted(answer=answer))
+    with pytest.raises(ProviderFailure) as caught:
+        await finish(fal, snapshot, heard)
+    assert caught.value.is_unanswered
+    assert (await finish(fal, snapshot, heard)).outputs
+
+
+async def test_a_status_is_believed_where_it_speaks_of_the_request(fal: Fal, emulator: FalEmulator) -> None:
+    """A refused picture, and a request that fal does not know, end the attempt also at the status."""
+    rejected = answer_json({"detail": [{"type": "content_policy_violation", "msg": TOLD}]}, 422)
+    for answer in (rejected, answer_json({"detail": TOLD}, 404)):
+        emulator.next("status", Scripted(answer=answer))
+        failure = await failure_of(fal, task(CASE))
+        assert failure is not None
+        assert failure.kind in {FailureKind.CONTENT_REJECTED, FailureKind.LOST}
+        assert not failure.is_unanswered
 
 
 @pytest.mark.parametrize("rings", [(Ring.EARLY,), (Ring.DONE,), (Ring.TWICE,), (Ring.FORGED,)])

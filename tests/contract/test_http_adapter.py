@@ -210,6 +210,35 @@ async def test_no_result_is_asked_for_inside_an_order(emulator: AcmeEmulator, fa
         assert size_of(await finish(provider, snapshot, heard)) == (32, 24)
 
 
+@pytest.mark.parametrize(
+    ("route", "answer", "is_final"),
+    [
+        ("poll", refusal(503, "busy"), False),
+        ("poll", refusal(429, "busy"), False),
+        ("poll", refusal(400, "busy"), False),
+        ("poll", Answer(status=409), False),
+        ("poll", Answer(status=404), True),
+        ("poll", refusal(500, "a nude"), True),
+        ("poll", Answer(status=422), True),
+        ("result", refusal(503, "busy"), False),
+        ("result", Answer(status=404), False),
+        ("result", refusal(400, "a nude"), True),
+    ],
+)
+async def test_a_question_is_believed_only_where_it_speaks_of_the_job(
+    route: str, answer: Answer, is_final: bool, emulator: AcmeEmulator
+) -> None:
+    """Whatever words are configured: a question that was turned away ends no order; a result may come late."""
+    model = changed(JOBS, result_path="/v1/jobs/{id}/result", errors={"overloaded": ["busy"], "rejected": ["nude"]})
+    async with aclosing(make(emulator.url, upscale=msgspec.structs.replace(model, output=""))) as provider:
+        heard = Heard()
+        snapshot = await provider.submit(task("upscale"), heard)
+        emulator.next(route, Scripted(answer=answer))
+        with pytest.raises(ProviderFailure) as caught:
+            await finish(provider, snapshot, heard)
+    assert caught.value.is_unanswered is not is_final
+
+
 async def test_the_order_may_hold_the_end(provider: Http, emulator: AcmeEmulator) -> None:
     """An order that is answered with a final state needs no poll, and is reported all the same."""
     done = {"job": {"id": 7, "state": "finished"}, "result": {"images": ["https://cdn.acme.example/1.jpg"]}}

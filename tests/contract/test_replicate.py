@@ -17,6 +17,7 @@ from tests.contract.orders import failure_of, finish, large_picture, picture, ru
 from tests.emulators.base import (
     LOST,
     LOST_AFTER_WORK,
+    MALFORMED,
     Answer,
     Emulator,
     Scripted,
@@ -29,6 +30,9 @@ from tests.emulators.base import (
 from tests.emulators.hooks import Ring
 from tests.emulators.replicate import CASE, SECRET, VERSION, ReplicateEmulator, make
 from tests.reporters import Heard
+
+SEVERAL = {"upscale": Model(model="a/b", input={"images": "$images"})}
+"""A model that takes all pictures."""
 
 
 @pytest.fixture
@@ -144,12 +148,23 @@ async def test_a_file_that_outlives_its_delete_is_told(replicate: Replicate, emu
     assert await replicate.purge(heard.handle) == Purge(still_served=frozenset({Part.UPLOAD}))
 
 
+async def test_pictures_go_all_inside_or_all_as_files(emulator: ReplicateEmulator) -> None:
+    """What is inside a prediction cannot be deleted: beside a file that will be, no picture travels there."""
+    heard = Heard()
+    async with aclosing(make(emulator.url, models=SEVERAL)) as adapter:
+        await adapter.submit(task(CASE, (picture(), large_picture())), heard)
+        await adapter.submit(task(CASE, (picture(seed=1), picture(seed=2))), Heard())
+        mixed, small = (seen.json()["input"]["images"] for seen in emulator.requests("order"))
+        assert [given.partition(":")[0] for given in (*mixed, *small)] == ["http", "http", "data", "data"]
+        assert len(set(heard.handle.uploads)) == 2
+        assert await adapter.purge(heard.handle) == Purge(deleted=frozenset({Part.UPLOAD}))
+        assert not emulator.files
+
+
 async def test_one_stubborn_file_keeps_no_other(emulator: ReplicateEmulator) -> None:
     """Every upload is tried, whatever the first answers; the failure comes back so that purge is repeated."""
     heard = Heard()
-    async with aclosing(
-        make(emulator.url, models={"upscale": Model(model="a/b", input={"images": "$images"})})
-    ) as adapter:
+    async with aclosing(make(emulator.url, models=SEVERAL)) as adapter:
         await adapter.submit(task(CASE, (large_picture(), large_picture())), heard)
         assert len(heard.handle.uploads) == 2
         emulator.next("delete", broken(500))
@@ -182,13 +197,65 @@ async def test_a_worker_that_died_after_the_upload_can_purge_it(emulator: Replic
         assert not emulator.files
 
 
-async def test_what_was_uploaded_has_left_us(replicate: Replicate, emulator: ReplicateEmulator) -> None:
-    """A lost upload is NETWORK and may have arrived; nothing is ordered then."""
-    emulator.next("upload", LOST_AFTER_WORK)
-    failure = await failure_of(replicate, task(CASE, (large_picture(),)))
-    assert failure is not None
-    assert (failure.kind, failure.is_unsent) == (FailureKind.NETWORK, False)
+@pytest.mark.parametrize(
+    "scripted",
+    [
+        LOST_AFTER_WORK,
+        Scripted(answer=Answer(status=500), is_done_first=True),
+        Scripted(answer=MALFORMED.answer, is_done_first=True),
+    ],
+    ids=["lost", "server error", "unreadable"],
+)
+async def test_an_upload_without_an_answer_is_never_said_to_be_gone(
+    scripted: Scripted, replicate: Replicate, emulator: ReplicateEmulator
+) -> None:
+    """It has left us and may lie there for a day, under an id that nobody has: nothing is ordered, nothing deleted."""
+    emulator.next("upload", scripted)
+    heard = Heard()
+    with pytest.raises(ProviderFailure) as caught:
+        await replicate.submit(task(CASE, (large_picture(),)), heard)
+    assert (caught.value.kind in {FailureKind.NETWORK, FailureKind.PROVIDER_ERROR}, caught.value.is_unsent) == (
+        True,
+        False,
+    )
+    assert len(emulator.files) == 1
     assert not emulator.requests("order")
+    assert heard.handle == Handle(id="", operation="upscale", uploads=("",))
+    assert await replicate.purge(heard.handle) == Purge(still_served=frozenset({Part.UPLOAD}))
+    assert not emulator.requests("delete")
+
+
+async def test_an_upload_that_was_refused_leaves_nothing(replicate: Replicate, emulator: ReplicateEmulator) -> None:
+    """A refusal is an answer: no file is there to be told of."""
+    emulator.next("upload", limited(1))
+    heard = Heard()
+    with pytest.raises(ProviderFailure):
+        await replicate.submit(task(CASE, (large_picture(),)), heard)
+    assert not heard.handles
+
+
+@pytest.mark.parametrize(("scripted", "is_known"), [(LOST_AFTER_WORK, False), (limited(1), True)])
+async def test_a_second_upload_is_told_of_before_it_is_sent(
+    scripted: Scripted, is_known: bool, emulator: ReplicateEmulator
+) -> None:
+    """Whatever is stored when it fails, the delete of the first is never taken for one of both."""
+
+    class Failing(Heard):
+        async def accepted(self, handle: Handle) -> None:
+            await super().accepted(handle)
+            if len(self.handles) == 1:
+                emulator.next("upload", scripted)
+
+    heard = Failing()
+    async with aclosing(make(emulator.url, models=SEVERAL)) as adapter:
+        with pytest.raises(ProviderFailure):
+            await adapter.submit(task(CASE, (large_picture(), large_picture())), heard)
+        (first,) = heard.handles[0].uploads
+        assert heard.handles[1].uploads == (first, "")
+        assert heard.handle.uploads == ((first,) if is_known else (first, ""))
+        parts = frozenset({Part.UPLOAD})
+        assert await adapter.purge(heard.handle) == (Purge(deleted=parts) if is_known else Purge(still_served=parts))
+        assert first not in emulator.files
 
 
 async def test_a_provider_that_goes_after_an_upload_has_a_copy() -> None:
@@ -294,9 +361,9 @@ async def test_a_missing_model_is_no_lost_attempt(replicate: Replicate, emulator
 async def test_a_gateway_that_gives_up_on_an_order_is_uncertain(
     replicate: Replicate, emulator: ReplicateEmulator
 ) -> None:
-    """504 to an order, or a cut answer, may follow an order that arrived."""
+    """502, 504 and 520 to an order, or a cut answer, may follow an order that arrived; 303 says that it did."""
     cut = Scripted(answer=Answer(status=201, body=b'{"id": "abc"}', is_cut=True), is_done_first=True)
-    for scripted in (broken(504), LOST, cut):
+    for scripted in (*map(broken, (303, 502, 504, 520, 524)), LOST, cut):
         emulator.next("order", scripted)
         failure = await failure_of(replicate, task(CASE))
         assert failure is not None

@@ -105,7 +105,9 @@ class PromptEmulator(AcmeEmulator):
 
 
 @pytest.mark.parametrize(
-    "fault", [LOST, limited(), broken(503), broken(500)], ids=["lost", "limited", "overloaded", "broken"]
+    "fault",
+    [LOST, limited(), broken(503), broken(500), broken(404)],
+    ids=["lost", "limited", "overloaded", "broken", "not_there_yet"],
 )
 async def test_an_order_that_is_done_at_once_is_not_placed_again_for_its_result(
     fault: Scripted, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,3 +125,24 @@ async def test_an_order_that_is_done_at_once_is_not_placed_again_for_its_result(
             assert (job.state, job.charged) == (JobState.SUCCEEDED, True)
             assert len(emulator.requests("order")) == len(await attempts(services, job)) == 1
             assert len(emulator.requests("result")) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [("status", answer_json({}, 500, X_Fal_Error_Type="internal_error")), ("sign", answer_json({}, 404))],
+    ids=["status", "sign"],
+)
+async def test_an_order_that_runs_is_not_placed_again_for_a_question(
+    asked: str, answer: Answer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fal names an error of its own at the status, or has no link to the output yet: the order goes on to its end."""
+    case = next(case for case in CASES if case.name == "fal")
+    async with theatre(case, settings, tmp_path, monkeypatch) as at:
+        emulator = at.stage.renew()
+        emulator.next(asked, Scripted(answer=answer))
+        job = await sent(at.services)
+        end = await at.end(job)
+
+        assert (end.outcome, end.is_charged, end.orders) == ("succeeded", True, 1)
+        assert len(await attempts(at.services, job)) == 1
+        assert not emulator.script[asked]

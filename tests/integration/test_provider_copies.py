@@ -10,7 +10,7 @@ from PIL import Image
 from broker.jobs import Job
 from broker.settings import Settings
 from tests.contract.cases import CASES
-from tests.emulators.base import Answer, Scripted
+from tests.emulators.base import LOST_AFTER_WORK, Answer, Scripted
 from tests.emulators.case import Case
 from tests.images_corpus import saved
 from tests.lifecycle import eventually, reread, run_sql
@@ -28,7 +28,7 @@ DELETES = {
         "still served": End("succeeded", True, 1, rows("unknown expires_by expires_by"), "unknown"),
     },
     "fal": {
-        "404": End("succeeded", True, 1, rows(LOGGED), "expires"),
+        "404": End("succeeded", True, 1, rows(UPLOADED), "expires"),  # it names no output that could be looked for
         "still served": End("succeeded", True, 1, rows("expires_by unknown expires_by"), "unknown"),
         "result still served": End("succeeded", True, 1, rows("expires_by unknown expires_by"), "unknown"),
     },
@@ -89,6 +89,21 @@ async def test_what_a_delete_is_answered_is_not_all_that_is_known(
             assert emulator.requests(ROUTES.get(case.name, "delete")), answer
 
     assert found == DELETES[case.name]
+
+
+async def test_nothing_is_known_of_a_file_whose_upload_was_not_answered(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lie there for a day, and nobody can name it: the receipt says neither deleted nor gone in an hour."""
+    (case,) = (case for case in CASES if case.name == "replicate")
+    async with theatre(case, settings, tmp_path, monkeypatch) as at:
+        emulator = at.stage.renew()
+        emulator.next("upload", LOST_AFTER_WORK)
+        found = await at.end(await sent(at.services, large()))
+
+        assert found == End("succeeded", True, 1, rows("unknown expires_by expires_by", UPLOADED), "unknown")
+        assert len(emulator.files) == 1
+        assert await at.alarms() == 1
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -11,7 +11,7 @@ from broker.jobs import JobState
 from broker.services import Services
 from broker.settings import Settings
 from providers.failures import FailureKind
-from tests.emulators.base import Answer, Scripted
+from tests.emulators.base import Answer, Scripted, broken
 from tests.emulators.replicate import ReplicateEmulator
 from tests.lifecycle import eventually, reread
 from tests.processes import LetheProcess, lethe_process
@@ -194,14 +194,15 @@ async def test_a_deadline_stops_the_order(settings: Settings, tmp_path: Path, pr
         assert job.provider_copies == "expires"
 
 
+@pytest.mark.parametrize("asked", [[Scripted()] * 2, [broken(408)], [broken(409)]], ids=["away", "408", "409"])
 async def test_a_question_that_gets_no_answer_is_asked_again(
-    settings: Settings, tmp_path: Path, provider: ReplicateEmulator
+    asked: list[Scripted], settings: Settings, tmp_path: Path, provider: ReplicateEmulator
 ) -> None:
     """A provider that is away while it is asked is asked again; the order counts once."""
     async with broker_with(settings, tmp_path, provider) as (services, whole), running_worker(services, whole):
         job = await sent(services)
         await waiting(services, job)
-        provider.next("poll", *[Scripted()] * 2)
+        provider.next("poll", *asked)
         let_end(provider)
         final = await ended(services, job)
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from providers.calls import KINDS, Reply, decoded, kind_of, refused
+from providers.calls import KINDS, OF_ORDER, Reply, decoded, kind_of, refused
 from providers.failures import FailureKind, ProviderFailure
 
 
@@ -60,6 +60,26 @@ def test_a_server_error_is_no_word_about_the_order() -> None:
     assert refused(reply(status=503)).is_unanswered
     assert not refused(reply(status=404)).is_unanswered
     assert not refused(reply(status=500), FailureKind.CONTENT_REJECTED).is_unanswered
+
+
+@pytest.mark.parametrize("status", [302, 303, 405, 408, 409, 421, 423])
+def test_a_question_that_was_not_taken_is_no_word_about_the_order(status: int) -> None:
+    """Sent elsewhere, too late, in conflict or locked: that was the question, and the order runs on."""
+    assert refused(reply(status=status)).is_unanswered
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+def test_what_speaks_of_the_order_is_believed(status: int) -> None:
+    """It is not there, or was refused; asked about something else than an order, nothing is believed."""
+    assert not refused(reply(status=status)).is_unanswered
+    assert refused(reply(status=status), believed=()).is_unanswered
+
+
+def test_a_kind_that_is_known_is_believed_as_far_as_the_adapter_says() -> None:
+    """In a provider's own words a question may be turned away, too."""
+    assert not refused(reply(status=503), FailureKind.OVERLOADED).is_unanswered
+    assert refused(reply(status=503), FailureKind.OVERLOADED, believed=OF_ORDER).is_unanswered
+    assert not refused(reply(status=503), FailureKind.CONTENT_REJECTED, believed=OF_ORDER).is_unanswered
 
 
 def test_a_refusal_names_its_status_and_nothing_of_its_body() -> None:
