@@ -22,7 +22,7 @@ LET_GO_S = 0.5
 
 class Lease:
     """
-    Renews every third of the lease, and arms the guard while anything is held.
+    Renews every third of the lease, sooner again where that failed, and arms the guard while anything is held.
 
     Time is CLOCK_BOOTTIME, taken before each renewal is sent: the lease never looks longer here than in Postgres.
     When it cannot be renewed, `let_go` is called half a second before the guard would kill.

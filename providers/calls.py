@@ -156,16 +156,17 @@ def refused(
     """
     Make the failure of an answer that is no success: by its status, unless the adapter knows its kind.
 
-    `believed` are the kinds that end the order which was asked about; unless given, any that the adapter knows, and
+    `believed` are the kinds that end the order which was asked about; unless given, the one that the adapter knows, and
     by its status OF_ORDER.
     """
-    is_known = kind is not None and believed is None
+    if believed is None:
+        believed = OF_ORDER if kind is None else {kind}
     kind = kind or kind_of(reply.status)
     return ProviderFailure(
         kind,
         detail or f"status_{reply.status}",
         after_s=reply.after_s(),
-        is_unanswered=not is_known and kind not in (OF_ORDER if believed is None else believed),
+        is_unanswered=kind not in believed,
     )
 
 

@@ -85,6 +85,13 @@ async def run(provider: Provider, wanted: Task, heard: Heard | None = None) -> S
     return await finish(provider, await provider.submit(wanted, listener), listener)
 
 
+async def finished(provider: Provider, wanted: Task) -> Handle:
+    """Follow a task to its end, and return its handle as a database gives it back."""
+    heard = Heard()
+    await run(provider, wanted, heard)
+    return stored(heard.handle)
+
+
 async def failure_of(provider: Provider, wanted: Task) -> ProviderFailure | None:
     """Order a task, follow it, and return how it failed."""
     try:

@@ -221,9 +221,8 @@ async def test_purge_and_cancel_may_be_repeated(case: Case, provider: Provider) 
     assert await provider.cancel(handle) is stopped
     purge = await provider.purge(handle)
     again = await provider.purge(handle)
-    unseen = (
-        frozenset({Part.OUTPUT}) if case.name == "fal" else frozenset[Part]()
-    )  # whose second answer names no output to look for
+    # fal's second answer names no output that could be looked for.
+    unseen = frozenset({Part.OUTPUT}) if case.name == "fal" else frozenset[Part]()
     assert again.deleted == purge.deleted - unseen
     assert not purge.deleted & (purge.still_served | again.still_served)
     await provider.cancel(handle)

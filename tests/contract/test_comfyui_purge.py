@@ -8,7 +8,7 @@ import pytest
 from providers.base import Handle, Part, Purge, Task
 from providers.comfyui import ComfyUI
 from providers.failures import FailureKind, ProviderFailure
-from tests.contract.orders import finish, task
+from tests.contract.orders import finish, finished, task
 from tests.emulators.base import Scripted, broken, running
 from tests.emulators.comfyui import CASE, ComfyEmulator, make
 from tests.emulators.comfyui_records import PROMPT, refusal
@@ -35,9 +35,7 @@ async def provider(emulator: ComfyEmulator) -> AsyncIterator[ComfyUI]:
 
 async def done(provider: ComfyUI, wanted: Task | None = None) -> Handle:
     """Order a task, follow it to its end, and return its handle."""
-    heard = Heard()
-    await finish(provider, await provider.submit(wanted or task(CASE), heard), heard)
-    return heard.handle
+    return await finished(provider, wanted or task(CASE))
 
 
 async def test_nothing_is_left(provider: ComfyUI, emulator: ComfyEmulator) -> None:

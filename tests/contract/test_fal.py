@@ -14,7 +14,7 @@ from providers.base import Handle, Model, Part
 from providers.calls import trust
 from providers.failures import FailureKind, ProviderFailure
 from providers.fal import KEPT_S, Fal
-from tests.contract.orders import failure_of, finish, picture, run, stored, task, until
+from tests.contract.orders import failure_of, finish, finished, picture, run, task, until
 from tests.emulators.base import Answer, Emulator, Scripted, Seen, answer_json, broken, running
 from tests.emulators.fal import CASE, SECRET, TOLD, FalEmulator, make
 from tests.emulators.hooks import Ring
@@ -37,13 +37,6 @@ async def fal(emulator: FalEmulator) -> AsyncIterator[Fal]:
     made = make(emulator.url)
     yield made
     await made.aclose()
-
-
-async def finished(adapter: Fal) -> Handle:
-    """Take an attempt to its end."""
-    heard = Heard()
-    await finish(adapter, await adapter.submit(task(CASE), heard), heard)
-    return stored(heard.handle)
 
 
 async def test_an_order_asks_to_be_forgotten(fal: Fal, emulator: FalEmulator) -> None:
@@ -92,7 +85,7 @@ async def test_a_key_that_may_not_sign_is_named(fal: Fal, emulator: FalEmulator)
 
 async def test_a_handle_holds_no_link_to_a_picture(fal: Fal, emulator: FalEmulator) -> None:
     """What is stored are the request's own addresses."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     assert emulator.files
     assert not any(name in msgspec.json.encode(handle).decode() for name in emulator.files)
     assert set(handle.data) == {"status", "result", "cancel"}
@@ -104,7 +97,7 @@ async def test_the_key_goes_to_the_queue_only(fal: Fal, emulator: FalEmulator) -
     with running(stranger):
         own = f"{stranger.url}/fal-ai/upscaler/requests/x"
         emulator.urls = {"status_url": f"{own}/status", "response_url": own, "cancel_url": f"{own}/cancel"}
-        handle = await finished(fal)
+        handle = await finished(fal, task(CASE))
         await fal.cancel(handle)
         await fal.purge(handle)
         moved = Handle(id="x", operation="upscale", data={"status": own, "cancel": own, "result": own})

@@ -8,10 +8,9 @@ import pytest
 from providers.base import Handle, Part, Purge
 from providers.failures import FailureKind, ProviderFailure
 from providers.fal import Fal
-from tests.contract.orders import finish, stored, task
+from tests.contract.orders import finished, task
 from tests.emulators.base import Answer, Emulator, Scripted, Seen, answer_json, broken, running
 from tests.emulators.fal import CASE, FalEmulator, make
-from tests.reporters import Heard
 
 OUTPUT, UPLOAD = frozenset({Part.OUTPUT}), frozenset({Part.UPLOAD})
 
@@ -30,13 +29,6 @@ async def fal(emulator: FalEmulator) -> AsyncIterator[Fal]:
     made = make(emulator.url)
     yield made
     await made.aclose()
-
-
-async def finished(adapter: Fal) -> Handle:
-    """Take an attempt to its end."""
-    heard = Heard()
-    await finish(adapter, await adapter.submit(task(CASE), heard), heard)
-    return stored(heard.handle)
 
 
 def deleted(link: str) -> Scripted:
@@ -62,7 +54,7 @@ async def test_purge_deletes_and_looks(fal: Fal, emulator: FalEmulator) -> None:
 
     Asked once more, fal names no outputs that could be looked for: nothing is claimed of them.
     """
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     assert await fal.purge(handle) == Purge(deleted=UPLOAD | OUTPUT)
     assert not emulator.files
     assert await fal.purge(handle) == Purge(deleted=UPLOAD)
@@ -70,14 +62,14 @@ async def test_purge_deletes_and_looks(fal: Fal, emulator: FalEmulator) -> None:
 
 async def test_a_result_that_outlives_its_delete_is_told(fal: Fal, emulator: FalEmulator) -> None:
     """A delete that answers 200 while the result is served closes nothing."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     emulator.is_keeping_results = True
     assert await fal.purge(handle) == Purge(still_served=OUTPUT)
 
 
 async def test_a_file_that_outlives_its_delete_is_told(fal: Fal, emulator: FalEmulator) -> None:
     """The very file is looked for on the CDN, through a signed link, without the key."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     emulator.is_keeping_files = True
     assert await fal.purge(handle) == Purge(still_served=OUTPUT)
     assert all("authorization" not in seen.headers for seen in emulator.requests("output"))
@@ -86,14 +78,14 @@ async def test_a_file_that_outlives_its_delete_is_told(fal: Fal, emulator: FalEm
 
 async def test_a_file_that_could_not_be_deleted_is_not_claimed(fal: Fal, emulator: FalEmulator) -> None:
     """An exception beside one file means that the output is not deleted."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     emulator.delete_exception = "permission denied"
     assert Part.OUTPUT not in (await fal.purge(handle)).deleted
 
 
 async def test_a_link_to_anywhere_is_not_looked_at(fal: Fal, emulator: FalEmulator) -> None:
     """What fal names as an output is fetched from its CDN only: an answer cannot send us elsewhere."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     stranger = Emulator()
     with running(stranger):
         link = {"link": stranger.url.replace("127.0.0.1", "localhost"), "exception": None}
@@ -114,7 +106,7 @@ async def test_purge_asks_nobody_but_the_cdn(acl: str, status: int, emulator: Fa
 
     stranger.routes = {"GET /files/x": ("files", found)}
     async with aclosing(make(emulator.url, options={"acl": acl})) as fal:
-        handle = await finished(fal)
+        handle = await finished(fal, task(CASE))
         with running(stranger):
             url = f"{stranger.url}/files/x"
             if acl == "allow":
@@ -142,7 +134,7 @@ async def test_purge_asks_nobody_but_the_cdn(acl: str, status: int, emulator: Fa
 )
 async def test_a_signed_link_is_not_believed(url: str, detail: str, fal: Fal, emulator: FalEmulator) -> None:
     """A link with another host, scheme or port, or at an address within, leaves the purge to be done again."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     emulator.is_keeping_files = True
     emulator.next("sign", signed(url))
     assert await unseen(fal, handle) == detail
@@ -151,7 +143,7 @@ async def test_a_signed_link_is_not_believed(url: str, detail: str, fal: Fal, em
 async def test_the_queue_is_not_the_cdn(emulator: FalEmulator) -> None:
     """A signed link to the queue's own host, where no outputs lie, is not looked at."""
     async with aclosing(make(emulator.url)) as maker:
-        handle = await finished(maker)
+        handle = await finished(maker, task(CASE))
     async with aclosing(make(emulator.url, options={"cdn_host": "localhost"})) as fal:
         request = emulator.store.pop(handle.id)
         emulator.next("delete", deleted(f"http://localhost/files/{request.files[0]}"))
@@ -162,7 +154,7 @@ async def test_the_queue_is_not_the_cdn(emulator: FalEmulator) -> None:
 
 async def test_a_cdn_that_does_not_answer_the_question_hides_nothing(fal: Fal, emulator: FalEmulator) -> None:
     """An error of the CDN says nothing of the file."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     emulator.is_keeping_files = True
     emulator.next("output", broken(500))
     assert await unseen(fal, handle) == "output_status_500"
@@ -170,7 +162,7 @@ async def test_a_cdn_that_does_not_answer_the_question_hides_nothing(fal: Fal, e
 
 async def test_a_key_that_may_not_delete_is_told(fal: Fal, emulator: FalEmulator) -> None:
     """Deletes need admin scope; without it purge fails, and is not taken for done."""
-    handle = await finished(fal)
+    handle = await finished(fal, task(CASE))
     emulator.next("delete", Scripted(answer=answer_json({"error": {"type": "authorization_error"}}, 403)))
     with pytest.raises(ProviderFailure) as caught:
         await fal.purge(handle)

@@ -1,7 +1,8 @@
 """Forms that come to no good end: all that came before goes too, whatever failed, and whoever was away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -237,21 +238,22 @@ async def silent(store: BlobStore, name: str) -> None:
     raise BlobsUnavailable
 
 
-async def undone_while_silent(services: Services, made: Submission) -> None:
-    """A form that broke off after its first picture, and as much as could be undone of it."""
-    with pytest.raises(UploadIncomplete):
-        await services.intake.deliver(made, await delivered(services, broken_off()))
-    await services.intake.aclose()
-
-
-async def test_what_a_silent_store_was_left_with_goes_when_it_is_back(
-    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was typed and the first picture lie in a store that deletes nothing: rows know of them until they go."""
-    made, keys = await typed_submission(services), await keys_held(services)
-    with monkeypatch.context() as patch:
+@asynccontextmanager
+async def undone_while_silent(services: Services) -> AsyncGenerator[Submission]:
+    """A form that broke off after its first picture, and as much of it undone as a silent store lets."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BlobStore, "destroy", silent)
-        await undone_while_silent(services, made)
+        made = await typed_submission(services)
+        with pytest.raises(UploadIncomplete):
+            await services.intake.deliver(made, await delivered(services, broken_off()))
+        await services.intake.aclose()
+        yield made
+
+
+async def test_what_a_silent_store_was_left_with_goes_when_it_is_back(services: Services, settings: Settings) -> None:
+    """What was typed and the first picture lie in a store that deletes nothing: rows know of them until they go."""
+    keys = await keys_held(services)
+    async with undone_while_silent(services):
         assert len(blobs(settings)) == 2
         assert await keys_held(services) <= keys
 
@@ -263,14 +265,10 @@ async def test_what_a_silent_store_was_left_with_goes_when_it_is_back(
     await eventually(lambda: is_empty(services, settings, keys=keys), within_s=5)
 
 
-async def test_an_id_is_free_while_a_silent_store_has_something_of_it(
-    services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_id_is_free_while_a_silent_store_has_something_of_it(services: Services, settings: Settings) -> None:
     """Until then it is no job to whoever deletes it, and becomes one when it is sent again; only the old blobs go."""
-    made, keys = await typed_submission(services), await keys_held(services)
-    with monkeypatch.context() as patch:
-        patch.setattr(BlobStore, "destroy", silent)
-        await undone_while_silent(services, made)
+    keys = await keys_held(services)
+    async with undone_while_silent(services) as made:
         for _ in range(2):
             left = await services.stores.jobs.find(made.user_id, made.public_id)
             assert left is not None
